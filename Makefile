@@ -1,0 +1,43 @@
+# Everything lives in .venv: `make demo` puts the recogniser there, `make test` adds what training and tests need.
+PYTHON ?= python3
+V := .venv/bin/python
+DEMO := examples/demo.opus
+# where training and the demo leave what they make
+OUT := out
+PIP := $(V) -m pip install --disable-pip-version-check --quiet
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo    transcribe $(DEMO) live, with the built-in model"
+	@echo "make test    run the tests (installs torch and the training side first)"
+	@echo "make lint    check the style of the code"
+	@echo "make clean   remove .venv and caches; $(OUT)/ stays"
+
+demo: .venv/.runtime
+	@echo "$(DEMO), as if it were spoken just now:"
+	@$(V) -m speech_reallm transcribe $(DEMO) --live --out $(OUT)/
+
+test: .venv/.dev
+	$(V) -m pytest
+
+lint: .venv/.dev
+	$(V) -m ruff check .
+
+.venv/.runtime: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or later is needed; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+		{ echo "python3 has no venv module; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "installing the recogniser into .venv (once)"
+	@$(PIP) --editable .
+	@touch $@
+
+.venv/.dev: .venv/.runtime requirements-test.txt
+	@echo "installing what tests and training need into .venv (once; some minutes)"
+	@$(PIP) --editable '.[dev]' --constraint requirements-test.txt
+	@touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .hypothesis .ruff_cache build dist src/*.egg-info
+	find src tests benchmarks examples runs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,23 @@
+"""Sound that comes in small pieces, as from a microphone: words are shown as they are found."""
+
+import sys
+
+import soundfile
+
+from speech_reallm import Final, Partial, Recognizer
+
+
+def show(events):
+    for event in events:
+        if isinstance(event, Partial):
+            print(event.text, end="", flush=True)
+        elif isinstance(event, Final):
+            print()
+
+
+audio = soundfile.SoundFile(sys.argv[1])
+stream = Recognizer.load().stream(sample_rate=audio.samplerate)
+for block in audio.blocks(blocksize=audio.samplerate // 10, dtype="float32"):
+    show(stream.accept(block))
+# the last words are still inside
+show(stream.finish().events)

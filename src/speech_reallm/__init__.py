@@ -1,0 +1,58 @@
+"""Streaming speech recognition with a decoder-only language model.
+
+from speech_reallm import Recognizer
+
+print(Recognizer.load().transcribe("talk.mp3").text)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .errors import UserError
+    from .events import Endpoint, Event, Final, Partial, Transcript, Word
+    from .recognizer import Recognizer
+    from .stream import Stream
+
+# imported when first used: `import speech_reallm` costs nothing
+_EXPORTS = {
+    "Recognizer": "recognizer",
+    "Stream": "stream",
+    "Partial": "events",
+    "Final": "events",
+    "Endpoint": "events",
+    "Event": "events",
+    "Word": "events",
+    "Transcript": "events",
+    "UserError": "errors",
+}
+
+__all__ = [
+    "Endpoint",
+    "Event",
+    "Final",
+    "Partial",
+    "Recognizer",
+    "Stream",
+    "Transcript",
+    "UserError",
+    "Word",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

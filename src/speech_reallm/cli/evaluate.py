@@ -1,0 +1,135 @@
+"""`reallm evaluate`: error rate, speed and delay of a model, measured as a live stream."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..evaluate.run import Utterance
+
+NAME = "evaluate"
+HELP = "measure word error rate, speed and emission delay of a model on a manifest"
+
+EPILOG = """
+examples:
+  reallm evaluate default dev.jsonl
+  reallm evaluate out/model dev.jsonl --delay 0 --json delay0.json --report report/
+
+WER is in percent. The emission delay of a word runs from the end of the word in the audio to the moment its
+last letter is shown: look-ahead, label delay and computing time all count.
+"""
+
+# how a shell reports a program that Ctrl-C ended
+INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="model folder or name")
+    parser.add_argument("manifest", help="JSON lines with audio, text, duration, id, speaker")
+    parser.add_argument("--json", metavar="FILE", help="write the figures here (WER in percent)")
+    parser.add_argument("--hyp", metavar="FILE", help="write what was recognised here, as JSON lines")
+    parser.add_argument("--report", metavar="DIR", help="write a page with plots here")
+    parser.add_argument(
+        "--normalizer",
+        choices=("librispeech", "whisper"),
+        default="librispeech",
+        help="how texts are made comparable (default: %(default)s)",
+    )
+    parser.add_argument("--delay", type=int, metavar="N", help="label delay in chunks (default: the model's)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="what computing time is measured with; cpu (with one thread): for a machine that is busy with "
+        "other things too (default: %(default)s)",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only N utterances, spread over the manifest")
+    parser.add_argument(
+        "--alignments",
+        metavar="FILE",
+        help="aligned manifest (.jsonl.gz) to take word times from; else from `words` of the manifest, "
+        "else by forced alignment with pocketsphinx",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..errors import UserError
+    from ..evaluate.manifest import read_manifest
+    from ..evaluate.progress import Progress
+    from ..evaluate.run import CLOCKS, evaluate
+    from ..evaluate.times import WordTimes, read_alignments
+    from ..evaluate.wer import align, make_normalizer, total
+    from ..recognizer import Recognizer
+
+    # whatever can be wrong is found before minutes of computing
+    align([], [])
+    normalize = make_normalizer(args.normalizer)
+    if args.threads < 1:
+        raise UserError("--threads must be at least 1")
+    if args.clock == "cpu" and args.threads > 1:
+        # processor time adds up over threads
+        raise UserError("--clock cpu needs --threads 1")
+    for name in (args.json, args.hyp):
+        if name and not Path(name).resolve().parent.is_dir():
+            raise UserError(f"cannot write {name}: its folder does not exist")
+    rows = read_manifest(args.manifest, args.limit)
+    times = WordTimes(read_alignments(args.alignments) if args.alignments else None)
+    options = {} if args.delay is None else {"delay": args.delay}
+    recognizer = Recognizer.load(args.model, threads=args.threads, **options)
+
+    done: list[Utterance] = []
+    progress = Progress(len(rows))
+    interrupted = False
+    try:
+        for utterance in evaluate(recognizer, rows, normalize, times, clock=CLOCKS[args.clock]):
+            done.append(utterance)
+            so_far = total(u.alignment.counts for u in done).wer
+            progress.update(len(done), f"WER {so_far:.2f} %" if so_far is not None else "")
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        progress.close()
+
+    summary = {
+        "model": args.model,
+        "manifest": args.manifest,
+        "normalizer": args.normalizer,
+        "delay": args.delay if args.delay is not None else getattr(recognizer, "delay", None),
+        "threads": args.threads,
+        "clock": args.clock,
+        "complete": not interrupted,
+    }
+    if interrupted:
+        print(f"stopped after {len(done)} of {len(rows)} utterances", file=sys.stderr)
+    if done:
+        _write(args, summary, done, times)
+    return INTERRUPTED if interrupted else 0
+
+
+def _write(args: argparse.Namespace, head: dict[str, Any], done: list[Utterance], times: Any) -> None:
+    """Print the table and write the files that were asked for."""
+    import json
+
+    from ..errors import UserError
+    from ..evaluate.report import hypothesis_row, summarize, table, write_report
+
+    summary = {**head, **summarize(done), "delay_source": times.source, "delay_note": times.note}
+    print(table(summary))
+    if summary["worst"]:
+        print("most errors:")
+        for u in summary["worst"][:5]:
+            print(f"  {u['id']}: {u['errors']} of {u['words']}")
+    try:
+        if args.json:
+            Path(args.json).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        if args.hyp:
+            lines = (json.dumps(hypothesis_row(u), ensure_ascii=False) + "\n" for u in done)
+            Path(args.hyp).write_text("".join(lines), encoding="utf-8")
+    except OSError as err:
+        raise UserError(f"cannot write {err.filename}: {err.strerror}") from None
+    if args.report:
+        write_report(args.report, summary, done)

@@ -1,0 +1,28 @@
+"""reallm tokenizer: word pieces from text."""
+
+from __future__ import annotations
+
+import argparse
+
+NAME = "tokenizer"
+HELP = "make a SentencePiece tokenizer from text files or manifests"
+EPILOG = """examples:
+  reallm tokenizer books.txt transcripts.txt --vocab 512 --out out/tokenizer.model
+  reallm tokenizer train.jsonl --vocab 1000 --out tokenizer.model
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("texts", nargs="+", help="text files, a sentence a line; or .jsonl manifests")
+    parser.add_argument(
+        "--vocab", type=int, default=512, help="number of pieces, the four special ones included"
+    )
+    parser.add_argument("--out", required=True, help="where the tokenizer.model goes")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..data.text_pieces import train_tokenizer
+
+    train_tokenizer(args.texts, args.vocab, args.out)
+    print(f"wrote {args.out}")
+    return 0

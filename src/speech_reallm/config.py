@@ -1,0 +1,285 @@
+"""Configuration: frozen, keyword-only dataclasses and a strict YAML reader.
+
+An unknown key, a missing key or a value of the wrong type is an error that names the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import UserError
+
+SAMPLE_RATE = 16000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderConfig:
+    """The streaming encoder: waveform (strided convolutions + rotary transformer) or log-mel Conformer."""
+
+    kind: Literal["waveform", "conformer"]
+    layers: int
+    dim: int
+    heads: int
+    ffn: int
+    # attention reaches this many chunks back; None is the whole past
+    left_chunks: int | None = 16
+    # chunks of look-ahead of each layer, first layer first; layers not named have none
+    lookahead: tuple[int, ...] = ()
+    # attention over the whole utterance, for teachers only: such an encoder has no step()
+    full_context: bool = False
+    rotary_fraction: float = 0.9
+    # Conformer only
+    conv_kernel: int = 9
+    subsampling: int = 4
+    mel_bins: int = 80
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.lookahead) > self.layers or any(a not in (0, 1) for a in self.lookahead):
+            raise UserError("encoder.lookahead: one 0 or 1 for each of the first layers")
+        if self.dim % self.heads:
+            raise UserError("encoder.dim must be a multiple of encoder.heads")
+
+    @property
+    def lookahead_chunks(self) -> int:
+        return 0 if self.full_context else sum(self.lookahead)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecoderConfig:
+    """A Llama-style decoder."""
+
+    layers: int = 4
+    dim: int = 384
+    heads: int = 6
+    kv_heads: int | None = None
+    ffn: int = 1024
+    rope_theta: float = 10000.0
+    # positions that a query attends to, itself included
+    window: int = 256
+    dropout: float = 0.0
+
+    @property
+    def kv(self) -> int:
+        return self.kv_heads or self.heads
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """One ReaLLM model."""
+
+    encoder: EncoderConfig
+    decoder: DecoderConfig
+    vocab_size: int
+    chunk_ms: Literal[120, 240, 480] = 240
+    # the symbol for "nothing more until I hear more"
+    blank: Literal["blank", "eos"] = "blank"
+    # label delays, in chunks, that training draws from and a user may choose from
+    delays: tuple[int, ...] = (0, 1, 2)
+    default_delay: int = 1
+    max_pieces_per_chunk: int = 16
+    language: str = "en"
+
+    def __post_init__(self) -> None:
+        if self.default_delay not in self.delays:
+            raise UserError("model.default_delay must be one of model.delays")
+
+    @property
+    def chunk_samples(self) -> int:
+        return SAMPLE_RATE * self.chunk_ms // 1000
+
+    @property
+    def blank_id(self) -> int:
+        return 3 if self.blank == "blank" else 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CTCConfig:
+    """The alignment teacher: a full-context encoder, a few layers of its own, and a CTC output."""
+
+    encoder: EncoderConfig
+    vocab_size: int
+    chunk_ms: Literal[120, 240, 480] = 240
+    # transformer layers between encoder and output, trained from scratch
+    head_layers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig:
+    """Augmentation of audio, each with its probability; all off by default."""
+
+    speeds: tuple[float, ...] = ()
+    volume_db: float = 0.0
+    noise: str | None = None
+    noise_prob: float = 0.0
+    noise_snr_db: tuple[float, float] = (5.0, 25.0)
+    reverb: str | None = None
+    reverb_prob: float = 0.0
+    # SpecAugment, on the encoder's input frames
+    time_masks: int = 0
+    time_mask_frames: int = 10
+    feature_masks: int = 0
+    feature_mask_bins: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """What is trained on. `weights` repeats a manifest (2.0: twice an epoch; 0.5: a random half)."""
+
+    train: tuple[str, ...]
+    dev: str | None = None
+    weights: tuple[float, ...] | None = None
+    tokenizer: str | None = None
+    batch_seconds: float = 90.0
+    max_seconds: float = 20.0
+    min_seconds: float = 0.4
+    dev_utterances: int = 100
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    # join several utterances of a speaker, up to max_seconds, with this probability
+    concatenate_prob: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    steps: int
+    lr: float
+    # learning rate of the encoder relative to lr; 0 freezes it
+    encoder_lr_scale: float = 1.0
+    warmup_steps: int = 200
+    schedule: Literal["cosine", "constant"] = "cosine"
+    final_lr_scale: float = 0.02
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    accumulate: int = 1
+    ema: float = 0.0
+    bf16: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One training run."""
+
+    task: Literal["distill", "ctc", "lm", "reallm"]
+    out: str
+    data: DataConfig
+    optim: OptimConfig
+    model: ModelConfig | None = None
+    ctc: CTCConfig | None = None
+    # folders of earlier runs (or published weights) whose matching tensors are loaded, in order
+    init: tuple[str, ...] = ()
+    # distill: the folder with the teacher's encoder weights
+    teacher: str | None = None
+    # train on cached encoder frames: the encoder is frozen and never run in the loop
+    cache: str | None = None
+    # reallm: probability of replacing a fed-back piece by a random one (exposure bias)
+    piece_noise: float = 0.0
+    # reallm: loss weight of BLANK targets
+    blank_weight: float = 1.0
+    # reallm: share of steps on text alone, so that the decoder keeps its English
+    text: tuple[str, ...] = ()
+    text_share: float = 0.0
+    # reallm on cached frames: share of steps on spliced speech, words of the recordings in the order of `text`
+    splice_share: float = 0.0
+    label_smoothing: float = 0.0
+    seed: int = 1
+    eval_minutes: float = 5.0
+    save_minutes: float = 2.0
+    log_steps: int = 20
+
+
+T = typing.TypeVar("T")
+
+
+def build(cls: type[T], data: Any, where: str = "") -> T:
+    """Build dataclass `cls` from plain data. Raises UserError naming the offending key."""
+    if not isinstance(data, dict):
+        raise UserError(f"{where or 'the file'}: expected a mapping, got {type(data).__name__}")
+    hints = typing.get_type_hints(cls)
+    names = {f.name: f for f in dataclasses.fields(cls)}
+    for key in data:
+        if key not in names:
+            raise UserError(f"unknown key {_join(where, key)}; known: {', '.join(names)}")
+    values = {}
+    for name, f in names.items():
+        if name in data:
+            values[name] = _convert(hints[name], data[name], _join(where, name))
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise UserError(f"missing key {_join(where, name)}")
+    return cls(**values)
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        inner = [a for a in args if a is not type(None)]
+        return _convert(inner[0], value, where)
+    if origin is Literal:
+        if value not in args:
+            raise UserError(f"{where}: {value!r} is not one of {', '.join(map(str, args))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{where}: expected a list, got {value!r}")
+        if args[-1] is Ellipsis:
+            return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        if len(value) != len(args):
+            raise UserError(f"{where}: expected {len(args)} values")
+        return tuple(
+            _convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True))
+        )
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)  # YAML 1.1 reads 1e-4 as a string
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise UserError(f"{where}: expected {hint.__name__}, got {value!r}")
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The plain data of a YAML file. Raises UserError for an unreadable or malformed one."""
+    import yaml
+
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as err:
+        raise UserError(f"cannot read {path}: {err.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(err).split())[:200]}") from None
+
+
+def load_yaml(cls: type[T], path: str | Path) -> T:
+    """Read a YAML file into `cls`. Raises UserError for an unreadable, malformed or ill-typed file."""
+    data = read_yaml(path)
+    try:
+        return build(cls, data)
+    except UserError as err:
+        raise UserError(f"{path}: {err}") from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain data (lists for tuples) that `build` reads back."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(v) for v in value]
+        return value
+
+    return plain(dataclasses.asdict(config))

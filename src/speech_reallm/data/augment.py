@@ -1,0 +1,102 @@
+"""Augmentation of training audio: speed, volume, noise, reverberation; SpecAugment on frames.
+
+Everything random comes from a generator that the caller seeds by (seed, epoch, utterance), so that a resumed run
+sees what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from lhotse.cut import Cut
+from scipy.signal import fftconvolve
+from torch import Tensor
+
+from ..config import AugmentConfig
+from .manifests import load_audio, load_manifest
+
+
+class Augmenter:
+    """Applies an AugmentConfig."""
+
+    def __init__(self, config: AugmentConfig):
+        self.config = config
+        self.noises = _Sounds(config.noise)
+        self.rooms = _Sounds(config.reverb)
+
+    def speed(self, cut: Cut, rng: np.random.Generator) -> Cut:
+        """The cut at a speed drawn from the configured ones; alignments follow."""
+        if not self.config.speeds:
+            return cut
+        factor = float(rng.choice(self.config.speeds))
+        return cut if factor == 1.0 else cut.perturb_speed(factor)
+
+    def audio(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """float32 [N] -> float32 [N], within [-1, 1]."""
+        config = self.config
+        if self.rooms and rng.random() < config.reverb_prob:
+            audio = reverberate(audio, self.rooms.draw(rng))
+        if self.noises and rng.random() < config.noise_prob:
+            noise = self.noises.draw(rng)
+            audio = add_noise(audio, noise, rng.uniform(*config.noise_snr_db), rng)
+        if config.volume_db:
+            audio = audio * 10 ** (rng.uniform(-config.volume_db, config.volume_db) / 20)
+        return np.clip(audio, -1, 1).astype(np.float32)
+
+
+class _Sounds:
+    """The recordings of a manifest, each read once."""
+
+    def __init__(self, manifest: str | None):
+        self.cuts = list(load_manifest(manifest, require_text=False)) if manifest else []
+        self.loaded: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.cuts)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        index = int(rng.integers(len(self.cuts)))
+        if index not in self.loaded:
+            self.loaded[index] = load_audio(self.cuts[index])
+        return self.loaded[index]
+
+
+def reverberate(audio: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """Convolve with a room's impulse response; level and timing of the direct sound are kept."""
+    start = int(np.abs(room).argmax())
+    wet = fftconvolve(audio, room[start : start + 16000])[: len(audio)]
+    return wet * (np.sqrt(np.mean(audio**2)) / max(float(np.sqrt(np.mean(wet**2))), 1e-8))
+
+
+def add_noise(audio: np.ndarray, noise: np.ndarray, snr_db: float, rng: np.random.Generator) -> np.ndarray:
+    """Add a random stretch of `noise`, repeated if short, at `snr_db`."""
+    start = int(rng.integers(len(noise)))
+    stretch = np.resize(np.roll(noise, -start)[: len(audio)], len(audio))
+    power = float(np.mean(audio**2)) / max(float(np.mean(stretch**2)), 1e-10)
+    return audio + stretch * np.sqrt(power / 10 ** (snr_db / 10))
+
+
+class SpecAugment:
+    """Masks stretches of frames and bands of features (Park et al., Interspeech 2019). x [B, T, D] -> same."""
+
+    def __init__(self, config: AugmentConfig):
+        self.config = config
+
+    def __bool__(self) -> bool:
+        return bool(self.config.time_masks or self.config.feature_masks)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        config = self.config
+        batch, frames, dims = x.shape
+        keep = torch.ones(batch, frames, dims, dtype=torch.bool, device=x.device)
+        for masks, widest, size, axis in (
+            (config.time_masks, config.time_mask_frames, frames, 1),
+            (config.feature_masks, config.feature_mask_bins, dims, 2),
+        ):
+            place = torch.arange(size, device=x.device)[None]
+            for _ in range(masks):
+                width = torch.randint(0, widest + 1, (batch, 1), device=x.device)
+                start = (torch.rand(batch, 1, device=x.device) * (size - width + 1).clamp(min=1)).long()
+                hit = (place >= start) & (place < start + width)
+                keep &= ~hit.unsqueeze(3 - axis)
+        return x * keep

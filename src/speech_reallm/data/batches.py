@@ -1,0 +1,162 @@
+"""From cuts to batches: bucketed by duration, the same on every machine for the same seed and epoch.
+
+The list of an epoch's batches depends on the manifests, the seed and the epoch alone. A run that resumes skips the
+batches it has had; with several processes each takes every n-th utterance of a batch, so that the global
+batch is the same whatever their number.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from lhotse.cut import Cut
+from torch import Tensor
+
+from ..config import DataConfig
+from ..errors import UserError
+from .augment import Augmenter
+from .manifests import load_audio, load_manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioBatch:
+    """Utterances in memory: audio [B, N] float32 (zeros beyond lengths [B], in samples), and their cuts."""
+
+    audio: Tensor
+    lengths: Tensor
+    cuts: list[list[Cut]]
+
+
+def load_cuts(config: DataConfig) -> tuple[list[Cut], list[float]]:
+    """The training cuts within the configured durations, and how often an epoch takes each (weight)."""
+    weights = config.weights or (1.0,) * len(config.train)
+    if len(weights) != len(config.train):
+        raise UserError("data.weights: one number for each of data.train")
+    cuts, repeats = [], []
+    for path, weight in zip(config.train, weights, strict=True):
+        found = [c for c in load_manifest(path) if config.min_seconds <= c.duration <= config.max_seconds]
+        if not found:
+            raise UserError(f"{path}: no utterance of {config.min_seconds} to {config.max_seconds} s")
+        cuts += found
+        repeats += [weight] * len(found)
+    return cuts, repeats
+
+
+def epoch_order(repeats: Sequence[float], seed: int, epoch: int) -> np.ndarray:
+    """Utterance numbers of an epoch, shuffled; a weight of 2.5 is two times and, for a random half, three."""
+    rng = np.random.default_rng((seed, epoch))
+    weights = np.asarray(repeats)
+    counts = np.floor(weights).astype(int) + (rng.random(len(weights)) < weights % 1)
+    return rng.permutation(np.repeat(np.arange(len(weights)), counts))
+
+
+def bucket(durations: Sequence[float], batch_seconds: float, seed: int, epoch: int) -> list[list[int]]:
+    """Batches of example numbers whose padded size (longest times count) stays within batch_seconds."""
+    rng = np.random.default_rng((seed, epoch, 1))
+    # neighbours in length share a batch; a little noise in the key mixes the batches between epochs
+    order = np.argsort(np.asarray(durations) * rng.uniform(0.9, 1.1, len(durations)), kind="stable")
+    batches: list[list[int]] = [[]]
+    longest = 0.0
+    for index in order:
+        longest = max(longest, durations[index])
+        if batches[-1] and longest * (len(batches[-1]) + 1) > batch_seconds:
+            batches.append([])
+            longest = durations[index]
+        batches[-1].append(int(index))
+    return [batches[i] for i in rng.permutation(len(batches)) if batches[i]]
+
+
+def item_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator for what is random about one utterance in one epoch."""
+    return np.random.default_rng((seed, epoch, index, 0xA0D10))
+
+
+class AudioBatches:
+    """Batches of augmented audio."""
+
+    def __init__(self, config: DataConfig, seed: int, rank: int = 0, world: int = 1):
+        self.config, self.seed, self.rank, self.world = config, seed, rank, world
+        self.cuts, self.repeats = load_cuts(config)
+        self.augmenter = Augmenter(config.augment)
+        self.by_speaker: dict[str, list[int]] = {}
+        for i, cut in enumerate(self.cuts):
+            self.by_speaker.setdefault(str(cut.supervisions[0].speaker), []).append(i)
+
+    @property
+    def hours(self) -> float:
+        return sum(c.duration * r for c, r in zip(self.cuts, self.repeats, strict=True)) / 3600
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[AudioBatch | None]:
+        """The batches of an epoch from number `start` on."""
+        yield from prefetch(self.plan(epoch)[start:], lambda batch: self.load(batch, epoch))
+
+    def plan(self, epoch: int) -> list[list[tuple[int, ...]]]:
+        """The epoch's batches of examples; an example is one utterance or several, joined."""
+        rng = np.random.default_rng((self.seed, epoch, 2))
+        examples, durations = [], []
+        for index in epoch_order(self.repeats, self.seed, epoch):
+            chosen, total = [int(index)], self.cuts[index].duration
+            if rng.random() < self.config.concatenate_prob:
+                mates = self.by_speaker[str(self.cuts[index].supervisions[0].speaker)]
+                while (
+                    self.cuts[mate := mates[rng.integers(len(mates))]].duration + total
+                    <= self.config.max_seconds
+                ):
+                    chosen.append(mate)
+                    total += self.cuts[mate].duration
+            examples.append(tuple(chosen))
+            durations.append(total)
+        batches = bucket(durations, self.config.batch_seconds, self.seed, epoch)
+        return [[examples[i] for i in batch] for batch in batches]
+
+    def load(self, batch: list[tuple[int, ...]], epoch: int) -> AudioBatch | None:
+        """This process's share of a batch, loaded and augmented; None where it has none."""
+        if len(batch) <= self.rank:
+            return None
+        loaded = [self._example(e, epoch) for e in batch[self.rank :: self.world]]
+        return collate_audio([a for a, _ in loaded], [c for _, c in loaded])
+
+    def _example(self, indices: tuple[int, ...], epoch: int) -> tuple[np.ndarray, list[Cut]]:
+        rng = item_rng(self.seed, epoch, indices[0])
+        chosen = [self.augmenter.speed(self.cuts[i], rng) for i in indices]
+        audio = np.concatenate([load_audio(c) for c in chosen])
+        return self.augmenter.audio(audio, rng), chosen
+
+
+def collate_audio(audio: list[np.ndarray], cuts: list[list[Cut]]) -> AudioBatch:
+    """Pad to the longest."""
+    lengths = [len(a) for a in audio]
+    padded = np.zeros((len(audio), max(lengths, default=0)), np.float32)
+    for row, samples in zip(padded, audio, strict=True):
+        row[: len(samples)] = samples
+    return AudioBatch(audio=torch.from_numpy(padded), lengths=torch.tensor(lengths), cuts=cuts)
+
+
+def pad_to_chunks(audio: Tensor, chunk_samples: int, extra_chunks: int) -> Tensor:
+    """Zeros up to a whole number of chunks and extra_chunks more. [B, N] -> [B, (C + extra) * S]"""
+    chunks = -(-audio.shape[1] // chunk_samples) + extra_chunks
+    return torch.nn.functional.pad(audio, (0, chunks * chunk_samples - audio.shape[1]))
+
+
+def prefetch(items: Sequence, load: Callable, depth: int = 4, workers: int | None = None) -> Iterator:
+    """load(item) for each, in order, computed ahead in threads: one beside a CPU that trains, 8 to feed a GPU.
+
+    What load raises is raised here.
+    """
+    workers = workers or (8 if torch.cuda.is_available() else 1)
+    pool = ThreadPoolExecutor(workers, "prefetch")
+    rest = iter(items)
+    try:
+        waiting = deque(pool.submit(load, item) for item in islice(rest, depth + workers - 1))
+        while waiting:
+            value = waiting.popleft().result()
+            waiting.extend(pool.submit(load, item) for item in islice(rest, 1))
+            yield value
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

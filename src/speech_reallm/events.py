@@ -1,0 +1,93 @@
+"""What a stream reports: events while it runs, a transcript at its end. All times are seconds of audio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word.
+
+    The model says which chunk a piece of text ends in, no more; `start` and `end` are estimated from
+    that. They never run backwards and never overlap, but are good to about half a chunk only.
+    `confidence` is the geometric mean of the probabilities of the word's pieces. `emitted`: how much
+    audio had been used when the last piece of the word came out; `emitted - end` is the delay of the
+    word by the model's own reckoning.
+    """
+
+    word: str
+    start: float
+    end: float
+    confidence: float
+    emitted: float
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """More text of the current segment. Append it: what was shown is never taken back.
+
+    All `text` of a segment, joined without anything between, is the `text` of its Final. It may end in
+    the middle of a word. `time`: how much audio had been used.
+    """
+
+    text: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """A finished segment. Comes once for each segment and never changes afterwards."""
+
+    text: str
+    words: tuple[Word, ...]
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The speaker has paused: silence was heard up to `time`. Follows the Final of the segment."""
+
+    time: float
+
+
+Event = Partial | Final | Endpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    """The text of a whole file or stream.
+
+    `duration`: seconds of audio. `rtf`: seconds of computing per second of audio, 0 for no audio.
+    `events`: those that finishing the stream brought about, not reported before.
+    """
+
+    text: str
+    words: tuple[Word, ...]
+    segments: tuple[Final, ...]
+    duration: float
+    rtf: float
+    file: str | None = None
+    events: tuple[Event, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        segments: list[Final],
+        *,
+        duration: float,
+        seconds: float,
+        file: str | None = None,
+        events: tuple[Event, ...] = (),
+    ) -> Transcript:
+        """Put segments together; `seconds` of computing went into them."""
+        return cls(
+            text=" ".join(s.text for s in segments),
+            words=tuple(word for s in segments for word in s.words),
+            segments=tuple(segments),
+            duration=duration,
+            rtf=seconds / duration if duration > 0 else 0.0,
+            file=file,
+            events=events,
+        )

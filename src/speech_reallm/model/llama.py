@@ -1,0 +1,143 @@
+"""A Llama-style decoder (Touvron et al., arXiv 2302.13971): RMSNorm, rotary positions, SwiGLU, grouped queries.
+
+Attention is windowed: a position sees itself and the window - 1 before it, in forward() and in step() alike.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import DecoderConfig
+from .attention import MASKED, rotary, rotate
+from .norm import RMSNorm
+
+
+class Block(nn.Module):
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.heads, self.kv_heads = config.heads, config.kv
+        self.head_dim = config.dim // config.heads
+        d, h = config.dim, self.head_dim
+        self.norm1 = RMSNorm(d)
+        self.q = nn.Linear(d, self.heads * h, bias=False)
+        self.k = nn.Linear(d, self.kv_heads * h, bias=False)
+        self.v = nn.Linear(d, self.kv_heads * h, bias=False)
+        self.out = nn.Linear(self.heads * h, d, bias=False)
+        self.norm2 = RMSNorm(d)
+        self.gate = nn.Linear(d, config.ffn, bias=False)
+        self.up = nn.Linear(d, config.ffn, bias=False)
+        self.down = nn.Linear(config.ffn, d, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        y = self.norm2(x)
+        return x + self.dropout(self.down(F.silu(self.gate(y)) * self.up(y)))
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        """x [B, T, D]; mask additive [T, T], None for plain causal -> [B, T, D]"""
+        y = self.norm1(x)
+        q = rotate(self.q(y).unflatten(-1, (self.heads, -1)), cos, sin).transpose(1, 2)
+        k = rotate(self.k(y).unflatten(-1, (self.kv_heads, -1)), cos, sin).transpose(1, 2)
+        v = self.v(y).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
+        repeat = self.heads // self.kv_heads
+        if repeat > 1:
+            k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
+        y = F.scaled_dot_product_attention(
+            q, k, v, None if mask is None else mask.to(q.dtype), is_causal=mask is None
+        )
+        return self._feed_forward(x + self.dropout(self.out(y.transpose(1, 2).flatten(2))))
+
+    def step(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache_k: Tensor, cache_v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, D]; caches [B, W, H * d] (keys rotated); mask additive [B, W] -> x, new key, new value [B, H * d].
+
+        The scores of cache and self are joined, not the keys, so that the cache is never copied.
+        """
+        y = self.norm1(x)
+        q = rotate(self.q(y).unflatten(-1, (self.heads, -1)), cos, sin)
+        k = rotate(self.k(y).unflatten(-1, (self.kv_heads, -1)), cos, sin)
+        v = self.v(y).unflatten(-1, (self.kv_heads, -1))
+        # queries of a group share their key: [B, kv, group, d]
+        q = q.unflatten(1, (self.kv_heads, -1)) * self.head_dim**-0.5
+        past_k = cache_k.unflatten(-1, (self.kv_heads, -1))
+        past_v = cache_v.unflatten(-1, (self.kv_heads, -1))
+        past = torch.matmul(q, past_k.permute(0, 2, 3, 1)) + mask[:, None, None, :]
+        own = (q * k.unsqueeze(2)).sum(-1, keepdim=True)
+        weights = torch.softmax(torch.cat((past, own), -1), -1)
+        mixed = torch.matmul(weights[..., :-1], past_v.transpose(1, 2)) + weights[..., -1:] * v.unsqueeze(2)
+        x = x + self.out(mixed.flatten(1))
+        return self._feed_forward(x), k.flatten(1), v.flatten(1)
+
+
+class LlamaDecoder(nn.Module):
+    """Decoder-only LM over embeddings: the same weights read text alone and interleaved speech."""
+
+    def __init__(self, config: DecoderConfig, vocab_size: int):
+        super().__init__()
+        self.config, self.vocab_size = config, vocab_size
+        self.dim, self.window = config.dim, config.window
+        self.embed = nn.Embedding(vocab_size, config.dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.dim)
+        self.head = nn.Linear(config.dim, vocab_size, bias=False)
+        self.apply(self._init)
+
+    def _init(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=self.config.dim**-0.5 * 0.5)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Input embeddings [B, T, D] -> logits [B, T, V] (padding goes on the right)."""
+        length = x.shape[1]
+        position = torch.arange(length, device=x.device)
+        cos, sin = rotary(position, self.dim // self.config.heads, self.config.rope_theta)
+        mask = None
+        if length > self.window:
+            gap = position[:, None] - position[None]
+            mask = torch.where((gap >= 0) & (gap < self.window), 0.0, MASKED)
+        for block in self.blocks:
+            x = block(x, cos, sin, mask)
+        return self.head(self.norm(x))
+
+    def init_cache(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Ring caches of keys and values [B, L, window - 1, kv heads * d]."""
+        shape = (batch, len(self.blocks), self.window - 1, self.config.kv * (self.dim // self.config.heads))
+        return torch.zeros(shape), torch.zeros(shape)
+
+    def step(
+        self, x: Tensor, position: Tensor, cache_k: Tensor, cache_v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One position. x [B, D], position [B] int64 -> logits [B, V], new keys and values [B, L, H * d].
+
+        The caller writes those into slot position % (window - 1) of the ring and adds one to position.
+        """
+        cos, sin = rotary(position, self.dim // self.config.heads, self.config.rope_theta)
+        slots = torch.arange(self.window - 1, device=x.device)
+        mask = torch.where(slots[None] < position[:, None], 0.0, MASKED)
+        keys, values = [], []
+        for i, block in enumerate(self.blocks):
+            x, k, v = block.step(x, cos, sin, mask, cache_k[:, i], cache_v[:, i])
+            keys.append(k)
+            values.append(v)
+        return self.head(self.norm(x)), torch.stack(keys, 1), torch.stack(values, 1)
+
+    def load_huggingface(self, weights: dict[str, Tensor]) -> None:
+        """Weights of a Hugging Face LlamaForCausalLM of the same shape (state dict names)."""
+        names = {
+            "embed.weight": "model.embed_tokens.weight",
+            "norm.weight": "model.norm.weight",
+            "head.weight": "lm_head.weight" if "lm_head.weight" in weights else "model.embed_tokens.weight",
+        }
+        inner = {
+            "norm1": "input_layernorm", "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj",
+            "out": "self_attn.o_proj", "norm2": "post_attention_layernorm",
+            "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj",
+        }  # fmt: skip
+        for i in range(len(self.blocks)):
+            names |= {f"blocks.{i}.{a}.weight": f"model.layers.{i}.{b}.weight" for a, b in inner.items()}
+        self.load_state_dict({ours: weights[theirs] for ours, theirs in names.items()})

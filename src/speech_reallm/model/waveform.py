@@ -1,0 +1,254 @@
+"""A streaming encoder of raw audio: strided convolutions, then a rotary-position transformer.
+
+The architecture and parameter shapes are those of the Moonshine encoder (Jeffries et al., arXiv 2410.15608),
+so that published weights warm-start it. Two things differ, so that it streams: attention is chunked, and the
+statistics of the group normalisation are accumulated over the stream instead of taken over the utterance.
+A frame is 384 samples (24 ms) and uses no audio after its own end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import EncoderConfig
+from .attention import ChunkAttention
+
+HOP = 384
+# samples before a chunk that its first frame reaches back to: 127 + 64 * 6 + 192 * 2 - 384
+PAST = 511
+# first-convolution outputs of a chunk's window that belong to the previous chunk
+OVERLAP = 7
+# the statistics of the normalisation forget beyond this many chunks
+MEMORY = 256
+SILENCE = 1e-6  # mean square of the first convolution under which a chunk does not count
+
+
+class Layer(nn.Module):
+    """Pre-norm transformer layer."""
+
+    def __init__(self, config: EncoderConfig, frames: int, lookahead: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.dim, bias=False)
+        self.attention = ChunkAttention(
+            config.dim, config.heads, frames, config.left_chunks, lookahead, config.rotary_fraction
+        )
+        self.norm2 = nn.LayerNorm(config.dim, bias=False)
+        self.up = nn.Linear(config.dim, config.ffn)
+        self.down = nn.Linear(config.ffn, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, F, D] -> [B, C - lookahead, F, D]"""
+        y = self.dropout(self.attention(self.norm1(x)))
+        return self.feed_forward(x[:, : y.shape[1]] + y)
+
+    def forward_full(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x [B, T, D], valid [B, T] -> [B, T, D]"""
+        return self.feed_forward(x + self.dropout(self.attention.forward_full(self.norm1(x), valid)))
+
+    def init_state(self, batch: int) -> dict[str, Tensor]:
+        state = self.attention.init_state(batch)
+        if self.attention.lookahead:
+            state["residual"] = torch.zeros(batch, self.attention.frames, self.attention.dim)
+        return state
+
+    def step(
+        self, x: Tensor, index: Tensor, state: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """x [B, F, D] of chunk index [B] -> output, its chunk index, new state."""
+        y, new = self.attention.step(self.norm1(x), index, state)
+        if not self.attention.lookahead:
+            return self.feed_forward(x + y), index, new
+        new["residual"] = x
+        return self.feed_forward(state["residual"] + y), index - 1, new
+
+
+class WaveformEncoder(nn.Module):
+    """See ARCHITECTURE.md, contract "Encoder"."""
+
+    def __init__(self, config: EncoderConfig, chunk_ms: int = 240):
+        super().__init__()
+        self.config = config
+        self.dim = config.dim
+        self.chunk_samples = 16 * chunk_ms
+        if self.chunk_samples % HOP:
+            raise ValueError(f"chunk_ms must be a multiple of {HOP // 16}")
+        self.frames_per_chunk = self.chunk_samples // HOP
+        self.lookahead_chunks = config.lookahead_chunks
+        d = config.dim
+        self.conv1 = nn.Conv1d(1, d, 127, stride=64, bias=False)
+        self.norm_weight = nn.Parameter(torch.ones(d))
+        self.norm_bias = nn.Parameter(torch.zeros(d))
+        self.conv2 = nn.Conv1d(d, 2 * d, 7, stride=3)
+        self.conv3 = nn.Conv1d(2 * d, d, 3, stride=2)
+        ahead = config.lookahead + (0,) * (config.layers - len(config.lookahead))
+        self.layers = nn.ModuleList(Layer(config, self.frames_per_chunk, a) for a in ahead)
+        self.norm = nn.LayerNorm(d, bias=False)
+
+    # -- from samples to frames, chunk by chunk
+
+    def _first_conv(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """windows [N, PAST + S] -> tanh(conv1) [N, D, 6 F + 7], statistics [N, 3] (weight, mean, mean square)."""
+        y = torch.tanh(self.conv1(windows.unsqueeze(1)))
+        new = y[:, :, OVERLAP:].float()
+        mean, square = new.mean((1, 2)), new.square().mean((1, 2))
+        return y, torch.stack(((square > SILENCE).to(mean.dtype), mean, square), dim=-1)
+
+    def _frames(self, y: Tensor, stats: Tensor) -> Tensor:
+        """Normalise by stats [N, 3], then the other convolutions: [N, D, 6 F + 7] -> [N, F, D]."""
+        mean = stats[:, 1]
+        scale = torch.rsqrt((stats[:, 2] - mean.square()).clamp(min=0) + 1e-5)
+        gain = scale[:, None] * self.norm_weight
+        offset = self.norm_bias - mean[:, None] * gain
+        y = torch.addcmul(offset[..., None].to(y.dtype), y, gain[..., None].to(y.dtype))
+        return F.gelu(self.conv3(F.gelu(self.conv2(y)))).transpose(1, 2)
+
+    @staticmethod
+    def _accumulate(stats: Tensor, new: Tensor) -> Tensor:
+        """Running statistics [B, 3] after one more chunk with statistics new [B, 3]."""
+        weight = torch.clamp(stats[:, :1] + new[:, :1], max=MEMORY)
+        rate = new[:, :1] / weight.clamp(min=1)
+        return torch.cat((weight, stats[:, 1:] + rate * (new[:, 1:] - stats[:, 1:])), dim=-1)
+
+    def _accumulate_all(self, new: Tensor) -> Tensor:
+        """The same over all chunks at once: new [B, C, 3] -> [B, C, 3]."""
+        plain = new[:, :MEMORY]
+        weight = plain[..., :1].cumsum(1)
+        running = torch.cat(
+            (weight, (plain[..., :1] * plain[..., 1:]).cumsum(1) / weight.clamp(min=1)), dim=-1
+        )
+        rows = [running]
+        for c in range(MEMORY, new.shape[1]):
+            rows.append(self._accumulate(rows[-1][:, -1], new[:, c]).unsqueeze(1))
+        return torch.cat(rows, dim=1)
+
+    def _front(self, audio: Tensor, valid_chunks: Tensor | None = None) -> Tensor:
+        """audio [B, C * S] -> [B, C, F, D]. With valid_chunks [B], statistics are those of the utterance."""
+        windows = F.pad(audio, (PAST, 0)).unfold(1, PAST + self.chunk_samples, self.chunk_samples)
+        batch, chunks = windows.shape[:2]
+        y, new = self._first_conv(windows.flatten(0, 1))
+        new = new.unflatten(0, (batch, chunks))
+        if valid_chunks is None:
+            stats = self._accumulate_all(new)
+        else:
+            inside = torch.arange(chunks, device=audio.device)[None] < valid_chunks[:, None]
+            weight = new[..., :1] * inside[..., None]
+            total = weight.sum(1, keepdim=True)
+            mean = (weight * new[..., 1:]).sum(1, keepdim=True) / total.clamp(min=1)
+            stats = torch.cat((total, mean), dim=-1).expand(-1, chunks, -1)
+        return self._frames(y, stats.flatten(0, 1)).unflatten(0, (batch, chunks))
+
+    # -- the two forms
+
+    def forward(
+        self,
+        audio: Tensor,
+        lengths: Tensor | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """audio [B, (C + A) * S] in [-1, 1] -> frames [B, C * F, D], A = lookahead_chunks.
+
+        `lengths` [B] (samples) is used by full-context encoders alone: what lies beyond is not attended to.
+        `augment` masks the frames [B, T, D] that enter the transformer (SpecAugment, in training).
+        """
+        if self.config.full_context:
+            if lengths is None:
+                lengths = torch.full((len(audio),), audio.shape[1], device=audio.device)
+            valid_chunks = (lengths + self.chunk_samples - 1) // self.chunk_samples
+            x = self._front(audio, valid_chunks).flatten(1, 2)
+            x = augment(x) if augment else x
+            frames = (lengths + HOP - 1) // HOP
+            valid = torch.arange(x.shape[1], device=x.device)[None] < frames[:, None]
+            for layer in self.layers:
+                x = layer.forward_full(x, valid)
+            return self.norm(x)
+        x = self._front(audio)
+        x = augment(x.flatten(1, 2)).reshape(x.shape) if augment else x
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(x).flatten(1, 2)
+
+    def init_state(self, batch: int) -> dict[str, Tensor]:
+        """All zeros. `chunk` counts the steps taken."""
+        state = {
+            "chunk": torch.zeros(batch, dtype=torch.int64),
+            "audio": torch.zeros(batch, PAST),
+            "norm": torch.zeros(batch, 3),
+        }
+        for i, layer in enumerate(self.layers):
+            state |= {f"layer{i}.{name}": value for name, value in layer.init_state(batch).items()}
+        return state
+
+    def step(self, audio: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """audio [B, S] -> frames [B, F, D] of the chunk lookahead_chunks ago, new state."""
+        window = torch.cat((state["audio"], audio), dim=1)
+        y, stats = self._first_conv(window)
+        stats = self._accumulate(state["norm"], stats)
+        x, index = self._frames(y, stats), state["chunk"]
+        new = {"chunk": index + 1, "audio": window[:, -PAST:], "norm": stats}
+        for i, layer in enumerate(self.layers):
+            prefix = f"layer{i}."
+            mine = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+            x, index, updated = layer.step(x, index, mine)
+            new |= {prefix + name: value for name, value in updated.items()}
+        return self.norm(x), new
+
+
+def _reorder(weight: Tensor, heads: int = 8, fraction: float = 0.9) -> Tensor:
+    """Rows of a published query or key projection, which turns 2i with 2i + 1, in our order (i, i + r / 2)."""
+    rows = weight.unflatten(0, (heads, -1))
+    rotary = int(rows.shape[1] * fraction) // 2 * 2
+    return torch.cat((rows[:, 0:rotary:2], rows[:, 1:rotary:2], rows[:, rotary:]), dim=1).flatten(0, 1)
+
+
+def load_moonshine(folder: str) -> dict[str, Tensor]:
+    """Weights of a published Moonshine encoder as a state dict of WaveformEncoder.
+
+    Reads model.safetensors, or model.u8.safetensors (8-bit steps: value = lo + step * q).
+    """
+    from pathlib import Path
+
+    from safetensors.torch import load_file
+
+    packed_file, plain_file = Path(folder) / "model.u8.safetensors", Path(folder) / "model.safetensors"
+    raw = load_file(plain_file if plain_file.exists() else packed_file)
+    full = {}
+    for name, value in raw.items():
+        if name.endswith(".q"):
+            lo, step = raw[name[:-2] + ".lo_step"]
+            full[name[:-2]] = lo + step * value.float()
+        elif not name.endswith(".lo_step"):
+            full[name] = value.float()
+    head = "model.encoder."
+    source = {k[len(head) :]: v for k, v in full.items() if k.startswith(head)}
+    result = {
+        "conv1.weight": source["conv1.weight"],
+        "norm_weight": source["groupnorm.weight"],
+        "norm_bias": source["groupnorm.bias"],
+        "norm.weight": source["layer_norm.weight"],
+    }
+    for conv in ("conv2", "conv3"):
+        result |= {f"{conv}.{p}": source[f"{conv}.{p}"] for p in ("weight", "bias")}
+    names = {
+        "norm1": "input_layernorm",
+        "norm2": "post_attention_layernorm",
+        "up": "mlp.fc1",
+        "down": "mlp.fc2",
+    }
+    for i in range(sum(1 for k in source if k.endswith("self_attn.q_proj.weight"))):
+        theirs, ours = f"layers.{i}.", f"layers.{i}."
+        q, k, v = (source[f"{theirs}self_attn.{p}_proj.weight"] for p in "qkv")
+        result[ours + "attention.qkv.weight"] = torch.cat((_reorder(q), _reorder(k), v))
+        result[ours + "attention.out.weight"] = source[theirs + "self_attn.o_proj.weight"]
+        for mine, published in names.items():
+            for p in ("weight", "bias"):
+                if theirs + f"{published}.{p}" in source:
+                    result[ours + f"{mine}.{p}"] = source[theirs + f"{published}.{p}"]
+    return result

@@ -1,0 +1,169 @@
+"""A model's folder: found, checked, described. Nothing in it is trusted before it has been looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from .audio import SAMPLE_RATE
+from .errors import UserError
+
+FORMAT = 1
+FILES = ("encoder.onnx", "decoder.onnx", "tokenizer.model")
+# generous limits: a folder beyond them is broken or hostile, and would cost absurd memory
+MAX_CONFIG_BYTES = 1 << 20
+MAX_VOCABULARY = 1 << 20
+MAX_WINDOW = 1 << 16
+MAX_LOOKAHEAD = 64
+MAX_DELAY = 64
+MAX_PIECES = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFolder:
+    """What the runtime needs to know of a model. `delays` and `lookahead_chunks` count chunks."""
+
+    path: Path
+    name: str
+    language: str
+    chunk_ms: int
+    lookahead_chunks: int
+    delays: tuple[int, ...]
+    default_delay: int
+    vocab_size: int
+    blank_id: int
+    window: int
+    max_pieces_per_chunk: int
+
+    @property
+    def chunk_samples(self) -> int:
+        return SAMPLE_RATE * self.chunk_ms // 1000
+
+    @property
+    def chunk_seconds(self) -> float:
+        return self.chunk_ms / 1000
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+
+def find_model(name: str | Path | None) -> Path:
+    """The folder of a model: a path, or None or "default" for the one inside the package.
+
+    Raises UserError where there is none.
+    """
+    if name is None or str(name) == "default":
+        path = Path(str(resources.files("speech_reallm"))) / "models" / "default"
+        if not (path / "config.json").is_file():
+            raise UserError(
+                "this installation has no default model; name the folder of one (--model FOLDER, "
+                "Recognizer.load(FOLDER)), or train and export one: reallm export --help"
+            )
+        return path
+    path = Path(name)
+    if not path.is_dir():
+        raise UserError(f"no model folder {path}; a model is a folder with config.json, {', '.join(FILES)}")
+    if not (path / "config.json").is_file():
+        hint = "; make one of a training run with: reallm export" if list(path.glob("*.safetensors")) else ""
+        raise UserError(f"{path} is not a model folder: it has no config.json{hint}")
+    return path
+
+
+def open_folder(name: str | Path | None = None) -> ModelFolder:
+    """Find a model and check its config.json and the checksums of its files. Raises UserError."""
+    path = find_model(name)
+    config = _read_config(path / "config.json")
+    where = f"{path / 'config.json'}"
+    version = config.get("format")
+    if version != FORMAT or isinstance(version, bool):
+        newer = isinstance(version, int) and version > FORMAT
+        advice = "upgrade speech-reallm (pip install -U speech-reallm)" if newer else "export the model again"
+        raise UserError(f"{where}: model format {version!r}, this version reads {FORMAT}; {advice}")
+    folder = _describe(path, config, where)
+    _check_files(path, config.get("sha256"), where)
+    return folder
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise UserError(f"{path} is too large to be a model's config.json")
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise UserError(f"cannot read {path}: {err.strerror}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is not valid JSON; get the model again") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: expected an object, got {type(config).__name__}")
+    return config
+
+
+def _describe(path: Path, config: dict[str, Any], where: str) -> ModelFolder:
+    def integer(key: str, low: int, high: int) -> int:
+        return _integer(config.get(key), f"{where}: {key}", low, high)
+
+    def string(key: str) -> str:
+        value = config.get(key)
+        if not isinstance(value, str) or len(value) > 200 or not value.isprintable():
+            raise UserError(f"{where}: {key} must be a short string")
+        return value
+
+    if config.get("sample_rate") != SAMPLE_RATE:
+        raise UserError(f"{where}: sample_rate must be {SAMPLE_RATE}")
+    if integer("chunk_ms", 120, 480) not in (120, 240, 480):
+        raise UserError(f"{where}: chunk_ms must be 120, 240 or 480")
+    delays = config.get("delays")
+    if not isinstance(delays, list) or not 1 <= len(delays) <= MAX_DELAY:
+        raise UserError(f"{where}: delays must be a list of whole numbers")
+    delays = tuple(_integer(d, f"{where}: delays", 0, MAX_DELAY) for d in delays)
+    vocab_size = integer("vocab_size", 4, MAX_VOCABULARY)
+    folder = ModelFolder(
+        path=path,
+        name=string("name"),
+        language=string("language"),
+        chunk_ms=config["chunk_ms"],
+        lookahead_chunks=integer("lookahead_chunks", 0, MAX_LOOKAHEAD),
+        delays=delays,
+        default_delay=integer("default_delay", 0, MAX_DELAY),
+        vocab_size=vocab_size,
+        blank_id=integer("blank_id", 0, vocab_size - 1),
+        window=integer("window", 2, MAX_WINDOW),
+        max_pieces_per_chunk=integer("max_pieces_per_chunk", 1, MAX_PIECES),
+    )
+    if folder.default_delay not in delays:
+        raise UserError(f"{where}: default_delay must be one of delays")
+    return folder
+
+
+def _integer(value: Any, where: str, low: int, high: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise UserError(f"{where} must be a whole number from {low} to {high}, not {str(value)[:40]!r}")
+    return value
+
+
+def _check_files(path: Path, sums: Any, where: str) -> None:
+    if not isinstance(sums, dict):
+        raise UserError(f"{where}: sha256 must give the checksums of {', '.join(FILES)}")
+    for name in FILES:
+        file = path / name
+        if not file.is_file():
+            raise UserError(f"{file} is missing; get the model again, or export it again with: reallm export")
+        if name not in sums:
+            raise UserError(f"{where}: no sha256 of {name}; export the model again")
+        if _sha256(file) != sums[name]:
+            raise UserError(f"{file} is damaged: its checksum is not the expected one; get the model again")
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as err:
+        raise UserError(f"cannot read {file}: {err.strerror}") from None
+    return digest.hexdigest()

@@ -1,0 +1,239 @@
+"""A stream: PCM in, events out. Several streams can be stepped as one batch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from .audio import SAMPLE_RATE, Resampler, to_mono
+from .engine import Decoded, Engine, State
+from .errors import UserError
+from .events import Endpoint, Event, Final, Partial, Transcript
+from .segment import Segment
+from .tokenizer import Tokenizer
+
+# chunks that one stream contributes to a batch at most, so that catching up takes bounded memory
+MAX_CHUNKS = 32
+
+PCM = np.ndarray | bytes | bytearray | memoryview
+
+
+class Stream:
+    """One speaker, one connection. Made by `Recognizer.stream`.
+
+    An endless stream takes constant memory: state is of fixed size, and finished segments are kept for
+    `history` seconds only.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        delay: int | None = None,
+        endpoint_silence: float | None = 0.8,
+        max_segment: float = 30.0,
+        history: float = 3600.0,
+    ) -> None:
+        """See `Recognizer.stream`."""
+        folder = engine.folder
+        if endpoint_silence is not None and not endpoint_silence > 0:
+            raise UserError("endpoint_silence: seconds of silence, more than 0, or None for no endpoints")
+        if not max_segment > 0 or not history >= 0:
+            raise UserError("max_segment must be more than 0 seconds, history 0 or more")
+        self.sample_rate = sample_rate
+        self._engine, self._tokenizer = engine, tokenizer
+        self._lookahead, self._samples = folder.lookahead_chunks, folder.chunk_samples
+        self._chunk_seconds = folder.chunk_seconds
+        self._max_segment, self._history_seconds = max_segment, history
+        self._endpoint_chunks = None
+        if endpoint_silence is not None and math.isfinite(endpoint_silence):
+            # a hair less, lest 0.72 s be more than 3 chunks of 0.24 s
+            self._endpoint_chunks = max(1, math.ceil(endpoint_silence / self._chunk_seconds - 1e-6))
+        self._state: State | None = engine.new_state(delay)
+        self.delay = self._state.delay
+        self._start()
+
+    def _start(self) -> None:
+        self._resampler = Resampler(self.sample_rate)
+        self._buffer: list[np.ndarray] = []
+        self._buffered = 0
+        self._heard_in = 0
+        self._heard = 0
+        self._ended = False
+        self._chunks_of_audio: int | None = None
+        self._segment = Segment(self._tokenizer, self._chunk_seconds)
+        self._last_end = 0.0
+        self._silent_chunks = 0
+        self._history: deque[Final] = deque()
+        self._transcript: Transcript | None = None
+        self.compute_seconds = 0.0
+
+    @property
+    def duration(self) -> float:
+        """Seconds of audio fed so far."""
+        return self._heard_in / self.sample_rate
+
+    def accept(self, pcm: PCM) -> list[Event]:
+        """Feed PCM and recognise as much of it as makes whole chunks; returns what happened.
+
+        pcm: float32 in [-1, 1] or int16, [n] or [n, channels]; or bytes of int16, mono. How the audio is
+        cut makes no difference to the events. Raises UserError for other input and after `finish`.
+        """
+        self.feed(pcm)
+        return step([self])[0]
+
+    def feed(self, pcm: PCM) -> None:
+        """Buffer PCM without recognising it; `Recognizer.step` does that for many streams at once."""
+        if self._ended:
+            raise UserError("the stream has ended; reset() starts it anew")
+        samples = to_mono(pcm)
+        started = time.perf_counter()
+        self._heard_in += len(samples)
+        self._put(self._resampler.push(samples))
+        self.compute_seconds += time.perf_counter() - started
+
+    def end(self) -> None:
+        """No more audio comes. What is left is recognised by the next step, or by `finish`."""
+        if self._ended:
+            return
+        self._ended = True
+        self._put(self._resampler.push(np.zeros(0, np.float32), last=True))
+        chunks = math.ceil(self._heard / self._samples)
+        self._chunks_of_audio = chunks
+        if chunks:
+            padding = chunks * self._samples - self._heard
+            flush = (self._lookahead + self.delay) * self._samples
+            self._buffer.append(np.zeros(padding + flush, np.float32))
+            self._buffered += padding + flush
+
+    def finish(self) -> Transcript:
+        """End the stream: the audio still inside is recognised, so that the last word is not lost.
+
+        The transcript covers the whole stream, or the last `history` seconds of a longer one; its
+        `events` are those not reported before. The stream's memory is released; `reset` starts it anew.
+        """
+        if self._transcript is None:
+            self.end()
+            events = tuple(step([self])[0])
+            self._transcript = Transcript.of(
+                list(self._history), duration=self.duration, seconds=self.compute_seconds, events=events
+            )
+        return self._transcript
+
+    def reset(self) -> None:
+        """Start anew, as if just made; anything not finished is dropped."""
+        self._state = self._engine.new_state(self.delay)
+        self._start()
+
+    def _put(self, samples: np.ndarray) -> None:
+        if len(samples):
+            self._buffer.append(samples)
+            self._buffered += len(samples)
+            self._heard += len(samples)
+
+    def _take(self) -> np.ndarray:
+        """Whole chunks that are ready, [n <= MAX_CHUNKS, S]."""
+        count = min(MAX_CHUNKS, self._buffered // self._samples)
+        if not count:
+            return np.zeros((0, self._samples), np.float32)
+        audio = self._buffer[0] if len(self._buffer) == 1 else np.concatenate(self._buffer)
+        used = count * self._samples
+        self._buffered -= used
+        rest = audio[used:]
+        # a small rest is copied, lest it keep a large array alive; a large one would be copied too often
+        self._buffer = [rest.copy() if len(rest) < used else rest] if len(rest) else []
+        return audio[:used].reshape(count, self._samples)
+
+    def _absorb(self, decoded: Decoded) -> list[Event]:
+        """Turn what was said after one embedding into events."""
+        events: list[Event] = []
+        emitted = (decoded.index + self._lookahead + 1) * self._chunk_seconds
+        if self._ended:
+            emitted = min(emitted, self._heard / SAMPLE_RATE)
+        # a piece after embedding c was trained to be one whose audio ends in chunk c - delay
+        chunk = max(0, decoded.index - self.delay)
+        text = ""
+        for piece, log_prob in zip(decoded.ids, decoded.log_probs, strict=True):
+            if self._too_long(piece, chunk):
+                events += self._close_segment(text, emitted)
+                text = ""
+            text += self._segment.add(piece, log_prob, chunk, emitted)
+        if text:
+            events.append(Partial(text, emitted))
+        self._silent_chunks = 0 if decoded.ids else self._silent_chunks + 1
+        if self._is_endpoint(decoded.index):
+            events += self._close_segment("", emitted)
+            events.append(Endpoint((chunk + 1) * self._chunk_seconds))
+        return events
+
+    def _too_long(self, piece: int, chunk: int) -> bool:
+        """Speech without a pause is cut at a word, or anywhere if there are no words to cut at."""
+        seconds = self._segment.seconds(chunk)
+        at_word = self._tokenizer.starts_word(piece)
+        return seconds > self._max_segment and (at_word or seconds > 1.5 * self._max_segment)
+
+    def _is_endpoint(self, index: int) -> bool:
+        if self._endpoint_chunks is None or not self._segment:
+            return False
+        # the silence that flushes the stream is not the speaker's
+        flushing = self._chunks_of_audio is not None and index >= self._chunks_of_audio
+        return self._silent_chunks >= self._endpoint_chunks and not flushing
+
+    def _close_segment(self, text: str, emitted: float) -> list[Event]:
+        """text: what has been added since the last Partial."""
+        text += self._segment.close()
+        events: list[Event] = [Partial(text, emitted)] if text else []
+        if self._segment:
+            final = self._segment.final(self._heard / SAMPLE_RATE if self._ended else math.inf)
+            events.append(final)
+            self._last_end = final.end
+            self._history.append(final)
+            while self._history and self._history[0].end < final.end - self._history_seconds:
+                self._history.popleft()
+            if not self._history_seconds:
+                self._history.clear()
+        self._segment = Segment(self._tokenizer, self._chunk_seconds, self._last_end)
+        return events
+
+    def _close(self) -> list[Event]:
+        """All audio of an ended stream has been recognised."""
+        self._state = None
+        self._buffer, self._buffered = [], 0
+        return self._close_segment("", self._heard / SAMPLE_RATE)
+
+
+def step(streams: Sequence[Stream]) -> list[list[Event]]:
+    """Recognise whatever whole chunks the streams have buffered, in batches; events for each stream.
+
+    All streams must come from the same Recognizer, and each may appear only once.
+    """
+    if len({id(s) for s in streams}) != len(streams):
+        raise UserError("step: the same stream appears twice")
+    if len({id(s._engine) for s in streams}) > 1:
+        raise UserError("step: streams of different recognisers cannot share a batch")
+    events: list[list[Event]] = [[] for _ in streams]
+    while True:
+        started = time.perf_counter()
+        audio = [s._take() for s in streams]
+        chunks = sum(map(len, audio))
+        if not chunks:
+            break
+        ready = [i for i, a in enumerate(audio) if len(a)]
+        states = [streams[i]._state for i in ready]
+        results = streams[0]._engine.step(states, [audio[i] for i in ready])
+        for i, decoded in zip(ready, results, strict=True):
+            for item in decoded:
+                events[i] += streams[i]._absorb(item)
+        seconds = time.perf_counter() - started
+        for i in ready:
+            streams[i].compute_seconds += seconds * len(audio[i]) / chunks
+    for stream, new in zip(streams, events, strict=True):
+        if stream._ended and stream._state is not None:
+            new += stream._close()
+    return events

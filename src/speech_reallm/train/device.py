@@ -1,0 +1,38 @@
+"""Where training computes: the process's own GPU if the machine has one, else the CPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def own_device() -> torch.device:
+    """The GPU that torchrun means this process to have, the first one without torchrun, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def device_of(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def autocast(where: torch.device, bf16: bool) -> torch.autocast:
+    return torch.autocast(where.type, torch.bfloat16, enabled=bf16)
+
+
+def moved(batch: Any, where: torch.device) -> Any:
+    """The batch with its tensors there; a batch is a tensor or a dataclass with tensors among its fields."""
+    if where.type == "cpu":
+        return batch
+    if isinstance(batch, Tensor):
+        return batch.to(where)
+    if dataclasses.is_dataclass(batch):
+        values = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+        tensors = {name: value.to(where) for name, value in values.items() if isinstance(value, Tensor)}
+        return dataclasses.replace(batch, **tensors)
+    return batch

@@ -1,0 +1,103 @@
+"""Adapting an offline encoder to the streaming mask, without labels.
+
+The student is the same encoder under the mask; it learns to give the frames that the offline encoder gives on the
+same audio: squared error, normalised by the variance of the teacher's frames.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig, TrainConfig, to_dict
+from ..data.batches import AudioBatch, AudioBatches, pad_to_chunks
+from ..errors import UserError
+from ..model.encoder import build_encoder
+from .checkpoint import init_from
+from .device import autocast, device_of, moved, own_device
+from .loop import world
+
+
+class _EncoderOnly(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.encoder = build_encoder(config.encoder, config.chunk_ms)
+
+
+class DistillTask(nn.Module):
+    """task: distill"""
+
+    def __init__(self, config: TrainConfig):
+        super().__init__()
+        if config.model is None or config.teacher is None:
+            raise UserError("a distill run needs `model` and `teacher`")
+        self.config = config
+        self.model = _EncoderOnly(config.model)
+        offline = dataclasses.replace(config.model.encoder, full_context=True, lookahead=(), dropout=0.0)
+        teacher = build_encoder(offline, config.model.chunk_ms)
+        init_from(teacher, config.teacher, "encoder.")
+        # kept out of the module tree: it is neither trained nor saved
+        self._teacher = [teacher.to(own_device()).eval().requires_grad_(False)]
+        for folder in config.init or (config.teacher,):
+            init_from(self.model, folder)
+        self.model.to(own_device())
+        self.data = AudioBatches(config.data, config.seed, *world())
+        self.dev: list[AudioBatch] = []
+        if config.data.dev:
+            dev = dataclasses.replace(
+                config.data,
+                train=(config.data.dev,),
+                weights=None,
+                augment=type(config.data.augment)(),
+                concatenate_prob=0.0,
+            )
+            batches = AudioBatches(dev, 0)
+            plan, taken = batches.plan(0), 0
+            for batch in plan:
+                if taken >= config.data.dev_utterances:
+                    break
+                self.dev.append(batches.load(batch, 0))
+                taken += len(batch)
+
+    def steps_in_epoch(self, epoch: int) -> int:
+        return len(self.data.plan(epoch))
+
+    def epoch(self, epoch: int, start: int) -> Iterator[AudioBatch | None]:
+        return self.data.epoch(epoch, start)
+
+    def count(self, batch: AudioBatch) -> int:
+        """Frames that count: those within the utterances."""
+        return int(self._frames(batch).sum())
+
+    def _frames(self, batch: AudioBatch) -> Tensor:
+        hop = self.model.encoder.chunk_samples // self.model.encoder.frames_per_chunk
+        return (batch.lengths + hop - 1) // hop
+
+    def forward(self, batch: AudioBatch) -> tuple[Tensor, dict[str, float]]:
+        encoder = self.model.encoder
+        with torch.no_grad():
+            target = self._teacher[0](
+                pad_to_chunks(batch.audio, encoder.chunk_samples, 0), batch.lengths
+            ).float()
+        frames = encoder(pad_to_chunks(batch.audio, encoder.chunk_samples, encoder.lookahead_chunks)).float()
+        inside = torch.arange(target.shape[1], device=target.device)[None] < self._frames(batch)[:, None]
+        error = (frames - target).square().mean(-1)
+        variance = target[inside].var(0).mean().clamp(min=1e-6)
+        return (error * inside).sum() / variance, {}
+
+    def evaluate(self) -> dict[str, float]:
+        total = count = 0.0
+        for batch in self.dev:
+            where = device_of(self.model)
+            with autocast(where, self.config.optim.bf16):
+                total += float(self(moved(batch, where))[0])
+            count += self.count(batch)
+        loss = total / max(count, 1)
+        return {"score": loss, "loss": loss}
+
+    def files(self) -> dict[str, Any]:
+        return {"model.safetensors": dict(self.model.state_dict()), "model.json": to_dict(self.config.model)}

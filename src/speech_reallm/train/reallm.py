@@ -1,0 +1,307 @@
+"""Training the recogniser: cross-entropy on the interleaving of one fixed alignment.
+
+Either on cached frames (frozen encoder; hundreds of times real time) or jointly from audio.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lhotse.cut import Cut
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import AugmentConfig, TrainConfig, to_dict
+from ..data.augment import SpecAugment
+from ..data.batches import AudioBatches, bucket, epoch_order, pad_to_chunks, prefetch
+from ..errors import UserError
+from ..model.interleave import end_chunks, interleave
+from ..model.reallm import ReaLLM
+from ..tokenizer import Tokenizer
+from .cache import FrameCache, encode_batch
+from .checkpoint import init_from
+from .dev import DevSet, error_rate
+from .device import device_of, own_device
+from .lm import TextWindows, text_loss
+from .loop import world
+from .splice import Splicer
+
+IGNORE = -100
+# spliced batches of a joint run are this much larger: no encoder runs for them
+SPLICED_PER_AUDIO = 3
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class ReaLLMBatch:
+    """Frames [B, T, D] or audio [B, N]; delay [B] chunks; interleaving [B, P] (targets IGNORE beyond the end)."""
+
+    frames: Tensor | None = None
+    audio: Tensor | None = None
+    delay: Tensor
+    pieces: Tensor
+    chunks: Tensor
+    targets: Tensor
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Labels:
+    """Pieces of one utterance and where each ends, in seconds."""
+
+    pieces: list[int]
+    ends: list[float]
+
+
+def labels_of(cut: Cut, tokenizer: Tokenizer) -> Labels:
+    """Pieces and end times from an aligned cut. Raises UserError for a cut without an alignment."""
+    alignment = (cut.supervisions[0].alignment or {}).get("piece")
+    if not alignment and cut.supervisions[0].text:
+        raise UserError(f"{cut.id} has no alignment: make the manifest with `reallm align`")
+    items = alignment or []
+    return Labels(pieces=[tokenizer.id(i.symbol) for i in items], ends=[i.start + i.duration for i in items])
+
+
+class ReaLLMTask(nn.Module):
+    """task: reallm"""
+
+    def __init__(self, config: TrainConfig):
+        super().__init__()
+        if config.model is None or config.data.tokenizer is None:
+            raise UserError("a reallm run needs `model` and `data.tokenizer`")
+        self.config = config
+        model = config.model
+        self.tokenizer = Tokenizer(config.data.tokenizer)
+        if self.tokenizer.vocab_size != model.vocab_size:
+            raise UserError(f"model.vocab_size must be the tokenizer's, {self.tokenizer.vocab_size}")
+        self.model = ReaLLM(model)
+        for folder in config.init:
+            init_from(self.model, folder)
+        self.model.to(own_device())
+        self.augment = SpecAugment(config.data.augment)
+        self.rank, self.world = world()
+        self.tail = max(model.delays)
+        # frames of a frozen encoder; a joint run may still splice from those of the encoder that it began with
+        self.cache: FrameCache | None = None
+        self.frozen = config.optim.encoder_lr_scale == 0
+        if config.cache:
+            if not self.frozen and not config.splice_share:
+                raise UserError("`cache` needs a frozen encoder: set optim.encoder_lr_scale to 0")
+            encoder = self.model.encoder.eval()
+            data = config.data if self.frozen else replace(config.data, augment=AugmentConfig(), weights=None)
+            self.cache = FrameCache(config.cache, encoder, data, self.tail, config.seed, config.optim.bf16)
+        self.data = None
+        if not (self.cache and self.frozen):
+            self.data = AudioBatches(config.data, config.seed, self.rank, self.world)
+        self.splicer = None
+        if config.splice_share:
+            if self.cache is None or not config.text:
+                raise UserError(
+                    "splice_share needs `cache` (of the encoder that the run begins with) and `text`"
+                )
+            seconds = model.chunk_ms / 1000 / self.model.encoder.frames_per_chunk
+            self.splicer = Splicer(self.cache, self.tokenizer, config.text, seconds)
+        self.text = None
+        if config.text_share:
+            size = max(1, round(config.data.batch_seconds / 36))
+            self.text = TextWindows(config.text, self.tokenizer, Path(config.out), config.seed, size)
+        self.dev = DevSet(config.data) if config.data.dev else None
+        self._dev_frames: list[Tensor] = []
+
+    # -- batches
+
+    def _plan(self, epoch: int) -> list:
+        """Each batch: a list of examples, each a tuple of numbers of cached entries; or audio's own plan."""
+        if self.data is not None:
+            return self.data.plan(epoch)
+        entries, seed, data = self.cache.entries, self.config.seed, self.config.data
+        rng = np.random.default_rng((seed, epoch, 4))
+        order = epoch_order([e.repeat / self._variants for e in entries], seed, epoch)
+        by_speaker: dict[str, list[int]] = {}
+        for i in order:
+            by_speaker.setdefault(str(entries[i].cut.supervisions[0].speaker), []).append(int(i))
+        examples, durations = [], []
+        for i in order:
+            chosen, total = [int(i)], entries[i].seconds
+            if rng.random() < data.concatenate_prob:
+                mates = by_speaker[str(entries[i].cut.supervisions[0].speaker)]
+                while entries[mate := mates[rng.integers(len(mates))]].seconds + total <= data.max_seconds:
+                    chosen.append(mate)
+                    total += entries[mate].seconds
+            examples.append(tuple(chosen))
+            durations.append(total)
+        return [[examples[i] for i in b] for b in bucket(durations, data.batch_seconds, seed, epoch)]
+
+    @property
+    def _variants(self) -> int:
+        """Speeds cached: an epoch takes each utterance once, at one of them."""
+        return max(1, len(set(self.config.data.augment.speeds)))
+
+    def steps_in_epoch(self, epoch: int) -> int:
+        return len(self._plan(epoch))
+
+    def epoch(self, epoch: int, start: int) -> Iterator[ReaLLMBatch | Tensor | None]:
+        plan = self._plan(epoch)[start:]
+        texts = self.text.plan(epoch) if self.text else []
+
+        def load(numbered: tuple[int, list]) -> ReaLLMBatch | Tensor | None:
+            number, batch = numbered
+            rng = np.random.default_rng((self.config.seed, epoch, number, 5))
+            if self.text and rng.random() < self.config.text_share:
+                return self.text.batch(texts[number % len(texts)][self.rank :: self.world])
+            if self.splicer and rng.random() < self.config.splice_share:
+                return self._splice(batch, rng)
+            return self._load(batch, epoch, rng)
+
+        yield from prefetch(list(enumerate(plan, start)), load)
+
+    def _load(self, batch: list[tuple[int, ...]], epoch: int, rng: np.random.Generator) -> ReaLLMBatch | None:
+        if len(batch) <= self.rank:
+            return None
+        model = self.config.model
+        delays = rng.choice(model.delays, len(batch))[self.rank :: self.world]
+        if self.data is not None:
+            audio = self.data.load(batch, epoch)
+            size = model.chunk_samples
+            sequences = []
+            for row, (cuts, delay) in enumerate(zip(audio.cuts, delays, strict=True)):
+                labels = join([(labels_of(c, self.tokenizer), c.duration) for c in cuts])
+                chunks = -(-int(audio.lengths[row]) // size)
+                sequences.append(self._interleave(labels, chunks, int(delay)))
+            extra = self.tail + model.encoder.lookahead_chunks
+            return self._collate(sequences, delays, audio=pad_to_chunks(audio.audio, size, extra))
+        rows, sequences = [], []
+        per = self.model.encoder.frames_per_chunk
+        for indices, delay in zip(batch[self.rank :: self.world], delays, strict=True):
+            entries = [self.cache.entries[i] for i in indices]
+            frames = [self.cache.read(e)[: e.own] for e in entries[:-1]] + [self.cache.read(entries[-1])]
+            rows.append(np.concatenate(frames))
+            seconds = [e.own // per * model.chunk_ms / 1000 for e in entries]
+            labels = join(
+                [(labels_of(e.cut, self.tokenizer), s) for e, s in zip(entries, seconds, strict=True)]
+            )
+            sequences.append(self._interleave(labels, sum(e.own for e in entries) // per, int(delay)))
+        return self._collate(sequences, delays, frames=self._pad(rows))
+
+    def _splice(self, batch: list[tuple[int, ...]], rng: np.random.Generator) -> ReaLLMBatch | None:
+        """Spliced utterances, about as long as those of the batch; more of them where audio makes batches small."""
+        model, per = self.config.model, self.model.encoder.frames_per_chunk
+        lengths = (
+            [c.duration for c in self.data.cuts] if self.data else [e.seconds for e in self.cache.entries]
+        )
+        seconds = [sum(lengths[i] for i in example) for example in batch] * (
+            SPLICED_PER_AUDIO if self.data else 1
+        )
+        delays = rng.choice(model.delays, len(seconds))
+        rows, sequences = [], []
+        for wanted, delay in list(zip(seconds, delays, strict=True))[self.rank :: self.world]:
+            frames, pieces, ends = self.splicer.utterance(wanted, rng)
+            chunks = -(-len(frames) // per)
+            silence = self.splicer.silence((chunks + self.tail) * per - len(frames), rng)
+            rows.append(np.concatenate((frames, silence)))
+            sequences.append(self._interleave(Labels(pieces=pieces, ends=ends), chunks, int(delay)))
+        if not rows:
+            return None
+        return self._collate(sequences, delays[self.rank :: self.world], frames=self._pad(rows))
+
+    def _pad(self, rows: list[np.ndarray]) -> Tensor:
+        padded = np.zeros((len(rows), max(map(len, rows)), self.cache.dim), np.float32)
+        for row, frames in zip(padded, rows, strict=True):
+            row[: len(frames)] = frames
+        return torch.from_numpy(padded)
+
+    def _interleave(self, labels: Labels, chunks: int, delay: int) -> Any:
+        model = self.config.model
+        ends = end_chunks(labels.ends, model.chunk_ms, chunks)
+        return interleave(labels.pieces, ends, chunks, delay, model.blank_id, model.max_pieces_per_chunk)
+
+    @staticmethod
+    def _collate(sequences: list, delays: np.ndarray, **inputs: Tensor) -> ReaLLMBatch:
+        def pad(name: str, value: int) -> Tensor:
+            rows = [torch.from_numpy(getattr(s, name)) for s in sequences]
+            return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+
+        pieces, chunks, targets = pad("pieces", -1), pad("chunks", -1), pad("targets", IGNORE)
+        return ReaLLMBatch(
+            delay=torch.as_tensor(delays), pieces=pieces, chunks=chunks, targets=targets, **inputs
+        )
+
+    # -- loss
+
+    def count(self, batch: ReaLLMBatch | Tensor) -> int:
+        if isinstance(batch, Tensor):
+            return batch.shape[0] * (batch.shape[1] - 1)
+        return int((batch.targets != IGNORE).sum())
+
+    def forward(self, batch: ReaLLMBatch | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        if isinstance(batch, Tensor):
+            return text_loss(self.model.decoder, batch), {}
+        augment = self.augment if self.augment and self.training else None
+        if batch.audio is not None:
+            frames = self.model.encoder(batch.audio, augment=augment)
+        else:
+            frames = augment(batch.frames) if augment else batch.frames
+        pieces = batch.pieces
+        if self.training and self.config.piece_noise:
+            hit = (torch.rand(pieces.shape, device=pieces.device) < self.config.piece_noise) & (pieces >= 0)
+            pieces = torch.where(hit, torch.randint_like(pieces, 4, self.config.model.vocab_size), pieces)
+        logits = self.model(frames, batch.delay, pieces, batch.chunks).float()
+        return self._loss(logits, batch.targets)
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        blank = self.config.model.blank_id
+        weight = torch.ones(logits.shape[-1], device=logits.device)
+        weight[blank] = self.config.blank_weight
+        loss = F.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), weight, ignore_index=IGNORE, reduction="sum",
+            label_smoothing=self.config.label_smoothing if self.training else 0.0,
+        )  # fmt: skip
+        with torch.no_grad():
+            text = (targets != IGNORE) & (targets != blank)
+            right = ((logits.argmax(-1) == targets) & text).sum() / text.sum().clamp(min=1)
+        return loss, {"piece_accuracy": right}
+
+    # -- watching
+
+    def evaluate(self) -> dict[str, float]:
+        if self.dev is None:
+            return {"score": 0.0}
+        model = self.config.model
+        hypotheses = []
+        if not self._dev_frames or not self.frozen:
+            self._dev_frames = [
+                encode_batch(self.model.encoder, audio, lengths, self.tail, self.config.optim.bf16)
+                for audio, lengths in self.dev.batches()
+            ]
+        where = device_of(self.model)
+        # what decoding makes for itself, caches and counters, has to be where the model is
+        with contextlib.nullcontext() if where.type == "cpu" else where:
+            for frames, (_, lengths) in zip(self._dev_frames, self.dev.batches(), strict=True):
+                chunks = (lengths + model.chunk_samples - 1) // model.chunk_samples + model.default_delay
+                delay = torch.full((len(lengths),), model.default_delay)
+                pieces = self.model.greedy(frames, chunks.to(where), delay)
+                hypotheses += [self.tokenizer.decode(ids) for ids in pieces]
+        wer = error_rate(self.dev.texts, hypotheses)
+        return {"score": wer, "wer": wer}
+
+    def files(self) -> dict[str, Any]:
+        return {
+            "model.safetensors": dict(self.model.state_dict()),
+            "model.json": to_dict(self.config.model),
+            "tokenizer.model": Path(self.config.data.tokenizer).read_bytes(),
+        }
+
+
+def join(parts: list[tuple[Labels, float]]) -> Labels:
+    """Labels of utterances, each with its duration in seconds, said one after another."""
+    pieces, ends, offset = [], [], 0.0
+    for labels, seconds in parts:
+        pieces += labels.pieces
+        ends += [offset + min(e, seconds) for e in labels.ends]
+        offset += seconds
+    return Labels(pieces=pieces, ends=ends)

@@ -1,0 +1,119 @@
+import itertools
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pocketsphinx")
+import soundfile
+
+from speech_reallm.align import synthetic
+from speech_reallm.align.hmm import align_words, in_dictionary
+from speech_reallm.align.pronounce import pronounce
+
+SHARED = Path(__file__).parents[3] / "shared" / "speech"
+NOISE = (0.1 * np.random.default_rng(0).standard_normal(16000)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "audio, words",
+    [
+        (NOISE, []),
+        (NOISE, ["hello", ""]),
+        (NOISE, ["<s>"]),
+        (NOISE, ["[noise]"]),
+        (NOISE, ["the(2)"]),
+        (NOISE, ["'"]),
+        (NOISE, ["two words"]),
+        (NOISE, ["жук"]),
+        (NOISE, ["a\nb"]),
+        (NOISE[:0], ["hello"]),
+        (NOISE[:900], ["extraordinary"] * 20),
+        (np.zeros(16000, np.float32), ["hello", "there"]),
+        (np.full(16000, np.nan, np.float32), ["hello"]),
+        (np.zeros((2, 16000), np.float32), ["hello"]),
+    ],
+)
+def test_odd_input_is_none(audio, words):
+    assert align_words(audio, words) is None
+
+
+def test_words_out_of_the_dictionary():
+    assert in_dictionary("Hello") and not in_dictionary("kaliko") and not in_dictionary("<s>")
+    assert align_words(NOISE, ["kaliko"], guess=False) is None
+    # a guess is not remembered as if it had been known
+    align_words(NOISE, ["kaliko"])
+    assert not in_dictionary("kaliko") and align_words(NOISE, ["kaliko"], guess=False) is None
+
+
+def test_pronunciations():
+    lookup = {"cat": "K AE T", "dog": "D AO G", "boss": "B AO S", "house": "HH AW S"}.get
+    assert pronounce("cat", lookup) == "K AE T"
+    assert pronounce("cat's", lookup) == "K AE T S"
+    assert pronounce("dog's", lookup) == "D AO G Z"
+    assert pronounce("boss's", lookup) == "B AO S IH Z"
+    assert pronounce("dogs'", lookup) == "D AO G Z"
+    assert pronounce("doghouse", lookup) == "D AO G HH AW S"
+    assert pronounce("jingo", lookup) == "JH IH NG OW"
+    assert pronounce("shape", lookup) == "SH AE P"
+    for word in ("'tis", "x", "qqq", "rhythm", "e", "o'er"):
+        assert pronounce(word, lambda w: None)
+
+
+@pytest.mark.skipif(not synthetic.available(), reason="needs flite")
+@pytest.mark.parametrize("voice", synthetic.VOICES)
+def test_known_times(voice):
+    """Running speech of which every boundary is known: the median error is about 10 ms."""
+    audio, truth = synthetic.speak_sentence(
+        "The old man went to the garden, and sat down under a tree.", voice
+    )
+    found = align_words(audio, [w for w, _, _ in truth])
+    assert [w for w, _, _ in found] == [w for w, _, _ in truth]
+    errors = np.array([(f[1] - t[1], f[2] - t[2]) for f, t in zip(found, truth, strict=True)])
+    assert np.median(np.abs(errors)) < 0.02
+    assert np.abs(errors).mean() < 0.04
+
+
+@pytest.mark.skipif(not synthetic.available(), reason="needs flite")
+def test_synthetic_words_lie_where_they_are_said_to():
+    words = ["apple", "garden", "it's", "seven"]
+    audio, times = synthetic.speak_words(words, "slt", np.random.default_rng(0), gap=(0.2, 0.4))
+    assert [w for w, _, _ in times] == words
+    loud = np.abs(audio) > 0.005
+    inside = np.zeros(len(audio), bool)
+    for _, start, end in times:
+        inside[round(start * 16000) : round(end * 16000)] = True
+        assert loud[round(start * 16000) : round(start * 16000) + 400].any()
+        assert loud[round(end * 16000) - 400 : round(end * 16000)].any()
+    assert not loud[~inside].any()
+    assert synthetic.speak_sentence("He paid 25 dollars.", "slt") is not None
+    assert synthetic.speak_sentence("Rostóv followed.", "slt") is None
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared speech")
+def test_times_do_not_depend_on_what_came_before():
+    rows = [json.loads(line) for line in (SHARED / "librispeech-dev.jsonl").read_text().splitlines()[:3]]
+    audio = [soundfile.read(SHARED / r["audio"], dtype="float32")[0] for r in rows]
+    words = [r["text"].split() for r in rows]
+    alone = align_words(audio[0], words[0])
+    assert len(alone) == len(words[0])
+    assert all(a[1] < a[2] <= b[1] + 1e-9 for a, b in itertools.pairwise(alone))
+    align_words(audio[1], words[1])
+    assert align_words(audio[0], words[0]) == alone
+    align_words(audio[2][:3000], words[2])
+    align_words(np.zeros(16000, np.float32), words[2])
+    assert align_words(audio[0], words[0]) == alone
+    # threads share one decoder
+    results = [None] * 4
+    threads = [
+        threading.Thread(target=lambda i=i: results.__setitem__(i, align_words(audio[i % 2], words[i % 2])))
+        for i in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results[0] == results[2] == alone and results[1] == results[3]

@@ -1,0 +1,91 @@
+"""The whole model: streaming equals forward(); a batch of streams out of step equals the streams one by one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from speech_reallm.config import DecoderConfig, EncoderConfig, ModelConfig
+from speech_reallm.model.interleave import interleave
+from speech_reallm.model.reallm import ReaLLM
+
+ENCODERS = {
+    "waveform": EncoderConfig(
+        kind="waveform", layers=2, dim=16, heads=2, ffn=32, left_chunks=2, lookahead=(1,)
+    ),
+    "conformer": EncoderConfig(
+        kind="conformer", layers=2, dim=16, heads=2, ffn=32, left_chunks=2, lookahead=(1,)
+    ),
+}
+
+
+def tiny(encoder: str, chunk_ms: int = 240, blank: str = "blank", window: int = 64, cap: int = 4) -> ReaLLM:
+    torch.manual_seed(1)
+    config = ModelConfig(
+        encoder=ENCODERS[encoder],
+        decoder=DecoderConfig(layers=2, dim=32, heads=2, ffn=48, window=window),
+        vocab_size=30,
+        chunk_ms=chunk_ms,
+        blank=blank,
+        max_pieces_per_chunk=cap,
+    )
+    return ReaLLM(config).eval()
+
+
+@pytest.mark.parametrize("chunk_ms", [120, 240, 480])
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_streaming_equals_forward(kind, chunk_ms):
+    """Teacher-forced over one interleaving: forward() over all of it, and step() by step() from raw audio."""
+    model = tiny(kind, chunk_ms)
+    size, chunks, delay = model.config.chunk_samples, 6, 2
+    ahead = model.encoder.lookahead_chunks
+    audio = torch.randn(1, (chunks + delay + ahead) * size) * 0.1
+    made = interleave([7, 8, 9, 10, 11], [0, 0, 2, 5, 5], chunks, delay, model.config.blank_id)
+    pieces, where = torch.from_numpy(made.pieces)[None], torch.from_numpy(made.chunks)[None]
+    with torch.no_grad():
+        whole = torch.log_softmax(model(model.encoder(audio), torch.tensor([delay]), pieces, where), -1)
+        state = model.init_state(1)
+        embeddings = []
+        for chunk in audio.split(size, dim=1):
+            frames, state.encoder = model.encoder.step(chunk, state.encoder)
+            embeddings.append(model.embed_speech(frames, torch.tensor([delay]))[:, 0])
+        embeddings = embeddings[ahead:]
+        ring = state.cache_k.shape[2]
+        for t in range(pieces.shape[1]):
+            here = embeddings[max(int(where[0, t]), 0)]
+            log_probs, k, v = model.step(here, pieces[:, t], state)
+            state.cache_k[:, :, t % ring], state.cache_v[:, :, t % ring] = k, v
+            state.position += 1
+            torch.testing.assert_close(log_probs, whole[:, t], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("blank", ["blank", "eos"])
+def test_a_batch_of_streams_out_of_step_equals_the_same_streams_one_by_one(blank):
+    model = tiny("waveform", blank=blank, window=12)
+    # a model that says something: BLANK less likely
+    with torch.no_grad():
+        model.decoder.head.weight[model.config.blank_id] *= 0.5
+    frames = torch.randn(4, 10 * 10, 16)
+    lengths, delay = torch.tensor([10, 3, 7, 1]), torch.tensor([0, 1, 2, 1])
+    together = model.greedy(frames, lengths, delay)
+    alone = [model.greedy(frames[i : i + 1], lengths[i : i + 1], delay[i : i + 1])[0] for i in range(4)]
+    assert together == alone
+    assert any(together), "the model said nothing: this test shows nothing"
+
+
+def test_pieces_per_chunk_are_capped():
+    model = tiny("waveform", cap=3)
+    with torch.no_grad():
+        model.decoder.head.weight[model.config.blank_id] = 0
+        model.decoder.norm.weight.fill_(1)
+        model.decoder.head.weight[5] = 100 * torch.sign(torch.randn(32))
+    (said,) = model.greedy(torch.randn(1, 40, 16), torch.tensor([4]), torch.tensor([0]))
+    assert len(said) <= 3 * 4
+
+
+def test_the_delay_is_heard():
+    model = tiny("waveform")
+    frames = torch.randn(1, 20, 16)
+    with torch.no_grad():
+        a, b = (model.embed_speech(frames, torch.tensor([d])) for d in (0, 2))
+    assert not torch.allclose(a, b)

@@ -1,0 +1,144 @@
+"""The waveform encoder: step() over the chunks equals forward(); published weights give the published frames."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speech_reallm.config import EncoderConfig
+from speech_reallm.model.waveform import MEMORY, WaveformEncoder, load_moonshine
+
+MOONSHINE = Path(__file__).parents[3] / "shared" / "models" / "moonshine-tiny-en"
+TINY = EncoderConfig(kind="waveform", layers=3, dim=16, heads=2, ffn=32, left_chunks=2)
+
+
+def stream(encoder: WaveformEncoder, audio: torch.Tensor) -> torch.Tensor:
+    """Frames of all chunks, by step()."""
+    state, frames = encoder.init_state(len(audio)), []
+    for chunk in audio.split(encoder.chunk_samples, dim=1):
+        out, state = encoder.step(chunk, state)
+        frames.append(out)
+    return torch.cat(frames[encoder.lookahead_chunks :], 1)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    left=st.integers(0, 4),
+    lookahead=st.lists(st.integers(0, 1), max_size=3),
+    chunk_ms=st.sampled_from([120, 240, 480]),
+    chunks=st.integers(1, 9),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_step_over_any_chunking_equals_forward(left, lookahead, chunk_ms, chunks, batch, seed):
+    torch.manual_seed(seed)
+    config = dataclasses.replace(TINY, left_chunks=left, lookahead=tuple(lookahead))
+    encoder = WaveformEncoder(config, chunk_ms).eval()
+    audio = torch.randn(batch, (chunks + encoder.lookahead_chunks) * encoder.chunk_samples) * 0.1
+    with torch.no_grad():
+        whole = encoder(audio)
+        assert whole.shape == (batch, chunks * encoder.frames_per_chunk, 16)
+        torch.testing.assert_close(stream(encoder, audio), whole, atol=2e-5, rtol=1e-4)
+
+
+def test_training_and_inference_attention_agree():
+    torch.manual_seed(0)
+    encoder = WaveformEncoder(dataclasses.replace(TINY, lookahead=(1, 1)))
+    audio = torch.randn(2, 12 * encoder.chunk_samples) * 0.1
+    with torch.no_grad():
+        fused = encoder(audio)
+    torch.testing.assert_close(encoder(audio).detach(), fused, atol=1e-5, rtol=1e-4)
+
+
+def test_frames_use_no_audio_beyond_the_lookahead():
+    torch.manual_seed(0)
+    encoder = WaveformEncoder(dataclasses.replace(TINY, lookahead=(1,))).eval()
+    size, frames = encoder.chunk_samples, encoder.frames_per_chunk
+    audio = torch.randn(1, 9 * size) * 0.1
+    other = audio.clone()
+    other[:, 5 * size :] = torch.randn(1, 4 * size)
+    with torch.no_grad():
+        a, b = encoder(audio), encoder(other)
+    # chunk 3 sees chunk 4 and no more; chunk 4 sees chunk 5
+    torch.testing.assert_close(a[:, : 4 * frames], b[:, : 4 * frames])
+    assert not torch.allclose(a[:, 4 * frames : 5 * frames], b[:, 4 * frames : 5 * frames])
+
+
+def test_a_row_of_a_batch_equals_the_row_alone():
+    torch.manual_seed(0)
+    encoder = WaveformEncoder(dataclasses.replace(TINY, lookahead=(1,))).eval()
+    audio = torch.randn(3, 6 * encoder.chunk_samples) * torch.tensor([[0.01], [0.1], [0.5]])
+    with torch.no_grad():
+        together = encoder(audio)
+        for row in range(3):
+            torch.testing.assert_close(
+                together[row : row + 1], encoder(audio[row : row + 1]), atol=1e-5, rtol=1e-4
+            )
+
+
+def test_statistics_beyond_their_memory_agree_and_stay_bounded():
+    torch.manual_seed(0)
+    encoder = WaveformEncoder(dataclasses.replace(TINY, layers=1), 120).eval()
+    audio = torch.randn(1, (MEMORY + 5) * encoder.chunk_samples) * 0.1
+    with torch.no_grad():
+        torch.testing.assert_close(stream(encoder, audio), encoder(audio), atol=2e-5, rtol=1e-4)
+
+
+def test_digital_silence_does_not_dilute_the_statistics():
+    encoder = WaveformEncoder(TINY).eval()
+    torch.manual_seed(0)
+    state = encoder.init_state(1)
+    with torch.no_grad():
+        for _ in range(20):
+            frames, state = encoder.step(torch.zeros(1, encoder.chunk_samples), state)
+    assert torch.isfinite(frames).all()
+    assert state["norm"][0, 0] == 0
+
+
+def test_full_context_ignores_what_lies_beyond_the_length():
+    torch.manual_seed(0)
+    encoder = WaveformEncoder(dataclasses.replace(TINY, full_context=True)).eval()
+    audio = torch.randn(1, 4 * encoder.chunk_samples) * 0.1
+    longer = torch.nn.functional.pad(audio, (0, 3 * encoder.chunk_samples))
+    lengths = torch.tensor([audio.shape[1]])
+    with torch.no_grad():
+        short, long = encoder(audio, lengths), encoder(longer, lengths)
+    torch.testing.assert_close(long[:, : short.shape[1]], short, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not MOONSHINE.is_dir(), reason=f"no published weights in {MOONSHINE}")
+def test_published_weights_give_the_published_frames():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.MoonshineConfig.from_pretrained(str(MOONSHINE))
+    theirs = transformers.MoonshineForConditionalGeneration(config).eval().model.encoder
+    ours = WaveformEncoder(
+        EncoderConfig(kind="waveform", layers=6, dim=288, heads=8, ffn=1152, full_context=True)
+    ).eval()
+    ours.load_state_dict(load_moonshine(str(MOONSHINE)))
+    theirs.load_state_dict(_published())
+    torch.manual_seed(0)
+    audio = torch.randn(1, 12 * 3840) * 0.1
+    with torch.no_grad():
+        expected = theirs(torch.nn.functional.pad(audio, (511, 0))).last_hidden_state
+        got = ours(audio)
+    # the group normalisation's statistics leave out the first 7 of 727 convolution frames
+    assert (got - expected).abs().mean() < 0.02 * expected.abs().mean()
+
+
+def _published() -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    raw, full = load_file(MOONSHINE / "model.u8.safetensors"), {}
+    for name, value in raw.items():
+        if name.endswith(".q"):
+            lo, step = raw[name[:-2] + ".lo_step"]
+            full[name[:-2]] = lo + step * value.float()
+        elif not name.endswith(".lo_step"):
+            full[name] = value.float()
+    return {k[len("model.encoder.") :]: v for k, v in full.items() if k.startswith("model.encoder.")}

@@ -1,0 +1,80 @@
+"""The model that ships: it is there, small, and recognises real speech under a bound of errors and time."""
+
+from __future__ import annotations
+
+import json
+import time
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from speech_reallm.audio import read_audio
+from speech_reallm.evaluate.wer import align, make_normalizer, total
+from speech_reallm.recognizer import Recognizer
+
+FOLDER = Path(str(resources.files("speech_reallm"))) / "models" / "default"
+DEV = Path(__file__).parents[2] / "shared" / "speech" / "librispeech-dev.jsonl"
+# this sample measured 36.3 and 0.03; the bounds leave room for other processors
+WER_BOUND = 40.0
+RTF_BOUND = 0.5
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return Recognizer.load()
+
+
+def test_it_ships_whole_and_small():
+    names = {p.name for p in FOLDER.iterdir()}
+    assert {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.model",
+        "encoder.onnx",
+        "decoder.onnx",
+        "README.md",
+    } <= names
+    assert sum(p.stat().st_size for p in FOLDER.iterdir()) <= 40e6
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not DEV.is_file(), reason=f"no speech in {DEV.parent}")
+def test_real_speech_stays_under_a_bound_of_errors_and_over_a_speed(recognizer):
+    normalize = make_normalizer("librispeech")
+    rows = [json.loads(line) for line in DEV.read_text().splitlines()][::33]
+    counts, seconds, spent = [], 0.0, 0.0
+    for row in rows:
+        audio = read_audio(DEV.parent / row["audio"])
+        stream = recognizer.stream(sample_rate=16000)
+        begun = time.process_time()
+        for start in range(0, len(audio), 3840):
+            stream.accept(audio[start : start + 3840])
+        text = stream.finish().text
+        spent += time.process_time() - begun
+        seconds += row["duration"]
+        counts.append(align(normalize(row["text"]).split(), normalize(text).split()).counts)
+    wer = total(counts).wer
+    assert wer is not None
+    assert wer < WER_BOUND
+    assert spent / seconds < RTF_BOUND
+
+
+def test_streaming_equals_the_whole_file(recognizer):
+    """One feed after another gives the text that all of it at once gives."""
+    audio = read_audio(next((Path(__file__).parents[1] / "examples").glob("demo.*")))
+    whole = recognizer.stream(sample_rate=16000)
+    whole.feed(audio)
+    expected = whole.finish().text
+    parts = recognizer.stream(sample_rate=16000)
+    for start in range(0, len(audio), 1111):
+        parts.accept(audio[start : start + 1111])
+    assert parts.finish().text == expected
+    assert len(expected.split()) > 10
+
+
+def test_training_goes_on_from_what_ships():
+    from speech_reallm.export.folder import load_reallm
+
+    model = load_reallm(FOLDER)
+    assert model.config.vocab_size == json.loads((FOLDER / "config.json").read_text())["vocab_size"]

@@ -1,0 +1,254 @@
+"""The engine against a plain reading of the contract, one row at a time; batches; wrong folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from fake_model import BLANK, CAP, SAMPLES, WINDOW, make_decoder, speech, write_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speech_reallm import Recognizer
+from speech_reallm.engine import Decoded, Engine
+from speech_reallm.errors import UserError
+from speech_reallm.modelfolder import find_model, open_folder
+
+
+@pytest.fixture(scope="module")
+def engine(model_folder: Path) -> Engine:
+    return Engine(open_folder(model_folder))
+
+
+def chunks(count: int, seed: int = 0) -> np.ndarray:
+    return speech(count * SAMPLES / 16000 + 1, seed)[: count * SAMPLES].reshape(count, SAMPLES)
+
+
+def by_the_book(folder: Path, audio: np.ndarray, delay: int, lookahead: int = 2) -> list[list[int]]:
+    """Greedy decoding of one stream as ARCHITECTURE.md words it; pieces after each embedding."""
+    encoder = ort.InferenceSession(folder / "encoder.onnx")
+    decoder = ort.InferenceSession(folder / "decoder.onnx")
+    state = {
+        i.name: np.zeros((1, *i.shape[1:]), np.float32)
+        for i in encoder.get_inputs()
+        if i.name.startswith("state.")
+    }
+    names = [o.name for o in encoder.get_outputs()]
+    shape = next(i.shape for i in decoder.get_inputs() if i.name == "cache.k")
+    k, v = np.zeros((1, *shape[1:]), np.float32), np.zeros((1, *shape[1:]), np.float32)
+    position, result = 0, []
+    for call, chunk in enumerate(audio):
+        feed = {"audio": chunk[None], "delay": np.array([delay]), **state}
+        out = dict(zip(names, encoder.run(None, feed), strict=True))
+        state = {name: out[f"new_{name}"] for name in state}
+        if call < lookahead:
+            continue
+        piece, pieces = -1, []
+        while True:
+            log_probs, new_k, new_v = decoder.run(
+                ["log_probs", "new.k", "new.v"],
+                {
+                    "embedding": out["embedding"],
+                    "piece": np.array([piece]),
+                    "position": np.array([position]),
+                    "cache.k": k,
+                    "cache.v": v,
+                },
+            )
+            k[:, :, position % (WINDOW - 1)], v[:, :, position % (WINDOW - 1)] = new_k, new_v
+            position += 1
+            piece = int(log_probs.argmax())
+            if piece == BLANK or len(pieces) == CAP:
+                break
+            pieces.append(piece)
+        result.append(pieces)
+    return result
+
+
+def ids(decoded: list[Decoded]) -> list[list[int]]:
+    return [list(d.ids) for d in decoded]
+
+
+@pytest.mark.parametrize("delay", [0, 1, 2])
+def test_one_stream_is_decoded_by_the_book(engine: Engine, model_folder: Path, delay: int) -> None:
+    audio = chunks(40)
+    expected = by_the_book(model_folder, audio, delay)
+    assert len(expected) == 38 and any(expected) and not all(expected)
+    decoded = engine.step([engine.new_state(delay)], [audio])[0]
+    assert ids(decoded) == expected
+    assert [d.index for d in decoded] == list(range(38))
+    state, piecemeal = engine.new_state(delay), []
+    for chunk in audio:
+        piecemeal += engine.step([state], [chunk[None]])[0]
+    assert ids(piecemeal) == expected
+
+
+def test_the_ring_wraps_around(engine: Engine) -> None:
+    state = engine.new_state()
+    engine.step([state], [chunks(40)])
+    assert state.position > 2 * WINDOW
+
+
+@settings(max_examples=20, deadline=None)
+@given(plan=st.lists(st.lists(st.integers(0, 4), min_size=5, max_size=5), min_size=1, max_size=6))
+def test_streams_out_of_step_are_as_each_alone(engine: Engine, plan: list[list[int]]) -> None:
+    """plan: for every round, how many chunks each of five streams gets."""
+    audio = [chunks(24, seed) for seed in range(5)]
+    delays = [0, 1, 2, 1, 0]
+    alone = [engine.step([engine.new_state(d)], [a])[0] for d, a in zip(delays, audio, strict=True)]
+    states, used, results = [engine.new_state(d) for d in delays], [0] * 5, [[] for _ in range(5)]
+    for counts in plan:
+        parts = [a[u : u + c] for a, u, c in zip(audio, used, counts, strict=True)]
+        for result, new in zip(results, engine.step(states, parts), strict=True):
+            result += new
+        used = [u + c for u, c in zip(used, counts, strict=True)]
+    for result, single in zip(results, alone, strict=True):
+        assert ids(result) == ids(single)[: len(result)]
+        for a, b in zip(result, single, strict=False):
+            assert a.index == b.index
+            np.testing.assert_allclose(a.log_probs, b.log_probs, atol=1e-4)
+    assert [len(r) for r in results] == [max(0, u - 2) for u in used]
+
+
+def test_state_never_grows(engine: Engine) -> None:
+    states = [engine.new_state() for _ in range(3)]
+    before = [s.nbytes for s in states]
+    for _ in range(5):
+        engine.step(states, [chunks(3, s) for s in range(3)])
+    assert [s.nbytes for s in states] == before
+    for state in states:
+        # a view would keep the arrays of the whole batch alive
+        assert all(a.base is None or a.base.nbytes == a.nbytes for a in state.encoder.values())
+
+
+def test_nothing_to_do(engine: Engine) -> None:
+    none = np.zeros((0, SAMPLES), np.float32)
+    assert engine.step([], []) == []
+    assert engine.step([engine.new_state()], [none]) == [[]]
+
+
+def test_pieces_per_chunk_are_capped(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "chatty", blank_bias=-1000.0)
+    engine = Engine(open_folder(folder))
+    state = engine.new_state()
+    decoded = engine.step([state], [chunks(8)])[0]
+    assert [len(d.ids) for d in decoded] == [CAP] * 6
+    # the embedding and every piece, the last one too, have been fed
+    assert state.position == 6 * (CAP + 1)
+    assert ids(decoded) == by_the_book(folder, chunks(8), 1)
+
+
+def test_no_look_ahead(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "causal", lookahead=0)
+    engine = Engine(open_folder(folder))
+    assert ids(engine.step([engine.new_state(0)], [chunks(9)])[0]) == by_the_book(folder, chunks(9), 0, 0)
+
+
+def test_threads_change_nothing(engine: Engine, model_folder: Path) -> None:
+    other = Engine(open_folder(model_folder), threads=2)
+    audio = chunks(10)
+    assert ids(other.step([other.new_state()], [audio])[0]) == ids(
+        engine.step([engine.new_state()], [audio])[0]
+    )
+    for threads in (0, -1, 1.5, True, 10**6):
+        with pytest.raises(UserError, match="threads"):
+            Engine(open_folder(model_folder), threads=threads)
+
+
+@pytest.mark.parametrize("delay", [3, -1, True, 0.5])
+def test_unknown_delays_are_refused(engine: Engine, delay: int) -> None:
+    with pytest.raises(UserError, match="delay"):
+        engine.new_state(delay)
+
+
+@pytest.fixture
+def folder(model_folder: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(model_folder, tmp_path / "copy"))
+
+
+def refused(folder: Path, words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        Recognizer.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def change(folder: Path, **fields: object) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, **fields}))
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "decoder.onnx", "tokenizer.model", "config.json"])
+def test_missing_and_damaged_files(folder: Path, name: str) -> None:
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: len(data) // 2])
+    refused(folder, "damaged|not valid JSON")
+    (folder / name).unlink()
+    refused(folder, "missing|no config.json")
+
+
+def test_no_such_model(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", "no model folder")
+    refused(tmp_path, "config.json")
+    if not (Path(find_model.__globals__["__file__"]).parent / "models" / "default" / "config.json").exists():
+        with pytest.raises(UserError, match="no default model"):
+            find_model("default")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"format": 2}, "format 2.*upgrade"),
+        ({"format": None}, "export"),
+        ({"sample_rate": 8000}, "sample_rate"),
+        ({"chunk_ms": 100}, "chunk_ms"),
+        ({"chunk_ms": "240"}, "chunk_ms"),
+        ({"chunk_ms": 240}, "audio"),
+        ({"lookahead_chunks": 10**9}, "lookahead_chunks"),
+        ({"lookahead_chunks": -1}, "lookahead_chunks"),
+        ({"delays": []}, "delays"),
+        ({"delays": list(range(1000))}, "delays"),
+        ({"delays": [10**12]}, "delays"),
+        ({"default_delay": 7}, "default_delay"),
+        ({"vocab_size": 10**12}, "vocab_size"),
+        ({"vocab_size": 51}, "log_probs"),
+        ({"blank_id": 50}, "blank_id"),
+        ({"window": 10**12}, "window"),
+        ({"window": 25}, "cache.k"),
+        ({"window": True}, "window"),
+        ({"max_pieces_per_chunk": 10**9}, "max_pieces_per_chunk"),
+        ({"name": 7}, "name"),
+        ({"sha256": {}}, "sha256"),
+        ({"sha256": None}, "sha256"),
+    ],
+)
+def test_hostile_configurations_are_refused(folder: Path, fields: dict, words: str) -> None:
+    change(folder, **fields)
+    refused(folder, words)
+
+
+def test_files_that_are_not_what_they_claim(folder: Path) -> None:
+    import hashlib
+
+    sums = json.loads((folder / "config.json").read_text())["sha256"]
+
+    def replace(name: str, data: bytes) -> None:
+        (folder / name).write_bytes(data)
+        change(folder, sha256={**sums, name: hashlib.sha256(data).hexdigest()})
+
+    good = (folder / "tokenizer.model").read_bytes()
+    replace("tokenizer.model", b"\x80\x04pickle?")
+    refused(folder, "SentencePiece")
+    (folder / "tokenizer.model").write_bytes(good)
+    replace("decoder.onnx", (folder / "encoder.onnx").read_bytes())
+    refused(folder, "decoder.onnx")
+    replace("decoder.onnx", b"nothing")
+    refused(folder, "cannot be loaded")
+    rng = np.random.default_rng(0)
+    replace("decoder.onnx", make_decoder(rng, np.zeros(20, bool), 0.0))
+    refused(folder, "log_probs")

@@ -1,0 +1,73 @@
+"""The programs in examples/ run, and the built-in model understands the demo recording."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from speech_reallm.errors import UserError
+from speech_reallm.modelfolder import find_model
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+DEMO = EXAMPLES / "demo.opus"
+
+
+@pytest.fixture(autouse=True)
+def default_model() -> Path:
+    try:
+        return find_model(None)
+    except UserError as err:
+        pytest.skip(str(err))
+
+
+def run(name: str, *files: Path) -> str:
+    """Standard output of an example; it must not write to standard error."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, str(EXAMPLES / name), *map(str, files)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z']+", text.lower())
+
+
+@pytest.fixture(scope="module")
+def heard() -> list[str]:
+    from speech_reallm import Recognizer
+
+    return words(Recognizer.load().transcribe(DEMO).text)
+
+
+def test_the_demo_is_understood(heard: list[str]) -> None:
+    said = words((EXAMPLES / "demo_text.txt").read_text(encoding="utf-8"))
+    matcher = difflib.SequenceMatcher(None, said, heard, autojunk=False)
+    assert sum(block.size for block in matcher.get_matching_blocks()) >= 0.6 * len(said), " ".join(heard)
+
+
+def test_transcribe_file(heard: list[str]) -> None:
+    text, *rows = run("transcribe_file.py", DEMO).splitlines()
+    assert words(text) == heard
+    assert len(rows) == len(text.split())
+
+
+def test_stream_chunks(heard: list[str]) -> None:
+    assert words(run("stream_chunks.py", DEMO)) == heard
+
+
+def test_many_streams(heard: list[str]) -> None:
+    lines = run("many_streams.py", DEMO, DEMO).splitlines()
+    assert [words(line.split(": ", 1)[1]) for line in lines] == [heard, heard]
+
+
+def test_subtitles(heard: list[str]) -> None:
+    srt = run("subtitles.py", DEMO)
+    assert srt.startswith("1\n00:00:")
+    assert words(re.sub(r"^\d.*$", "", srt, flags=re.MULTILINE)) == heard

@@ -1,0 +1,33 @@
+"""What tests run in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch
+
+# imported here so that the server that processes are forked from has it
+import speech_reallm.train.ctc
+import speech_reallm.train.lm
+import speech_reallm.train.reallm  # noqa: F401
+from speech_reallm.cli.main import main
+
+
+def command(*argv: str) -> None:
+    """`reallm ARGV`, in silence; the process ends with its exit code."""
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
+    torch.set_num_threads(1)
+    sys.exit(main(list(argv)))
+
+
+def ranked_command(rank: int, world: int, port: int, *argv: str) -> None:
+    """`reallm ARGV` as torchrun starts it."""
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
+        MASTER_ADDR="localhost",
+        MASTER_PORT=str(port),
+    )
+    command(*argv)

@@ -1,0 +1,121 @@
+"""Every task lowers its loss, and writes what the next one reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import losses, make, run, tiny
+from tones import Corpus
+
+from speech_reallm.align.run import align_batch, load_teacher
+from speech_reallm.data.manifests import load_audio, load_manifest
+from speech_reallm.errors import UserError
+from speech_reallm.train.checkpoint import load_weights
+from speech_reallm.train.loop import train
+
+
+def test_distillation_brings_the_streaming_encoder_near_its_teacher(corpus: Corpus, tmp_path: Path) -> None:
+    # any encoder will do as a teacher
+    run(tiny("ctc", corpus, tmp_path / "teacher", optim__steps=1))
+    teacher = str(tmp_path / "teacher")
+    data = tiny("distill", corpus, tmp_path / "student", teacher=teacher, data__dev=str(corpus.plain))
+    data["optim"] |= {"steps": 25, "lr": 3e-3}
+    best = run(data)
+    curve = losses(tmp_path / "student")
+    assert sum(curve[-3:]) < 0.8 * sum(curve[:3])
+    assert best["loss"] < curve[0]
+    # the recogniser starts from it
+    _, task = make(tiny("reallm", corpus, tmp_path / "next", init=[str(tmp_path / "student")]))
+    weights = load_weights(tmp_path / "student")
+    assert all(torch.equal(task.model.state_dict()[name], value) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_teacher_learns(cached: bool, corpus: Corpus, tmp_path: Path) -> None:
+    out = tmp_path / "teacher"
+    data = tiny("ctc", corpus, out, data__dev=str(corpus.plain), data__dev_utterances=8)
+    data["optim"] |= {"steps": 40, "lr": 4e-3}
+    if cached:
+        data |= {"cache": str(tmp_path / "cache")}
+        data["optim"]["encoder_lr_scale"] = 0
+    best = run(data)
+    curve = losses(out)
+    assert sum(curve[-3:]) < 0.7 * sum(curve[:3])
+    assert 0 <= best["wer"] <= 100
+    teacher, tokenizer, _ = load_teacher(out)
+    cut = next(iter(load_manifest(corpus.plain)))
+    (result,) = align_batch(teacher, tokenizer, [load_audio(cut)], [corpus.texts[cut.id]])
+    assert result is not None
+    items, _ = result
+    assert [i.symbol for i in items] == tokenizer.encode_pieces(corpus.texts[cut.id])
+
+
+def test_language_model_learns_and_the_recogniser_starts_from_it(corpus: Corpus, tmp_path: Path) -> None:
+    best = run(tiny("lm", corpus, tmp_path / "lm", optim__steps=40, optim__lr=1e-2, optim__ema=0.0))
+    curve = losses(tmp_path / "lm")
+    assert curve[-1] < 0.8 * curve[0]
+    assert best["loss"] < curve[0]
+    _, task = make(tiny("reallm", corpus, tmp_path / "next", init=[str(tmp_path / "lm")]))
+    _, language = make(tiny("lm", corpus, tmp_path / "other", init=[str(tmp_path / "lm")]))
+    for name, value in language.model.state_dict().items():
+        assert torch.equal(task.model.state_dict()[name], value)
+
+
+def test_recogniser_on_frames_that_never_change_equals_audio(corpus: Corpus, tmp_path: Path) -> None:
+    """The cache only saves computing: a frozen encoder on audio gives the same losses."""
+    settings = {"optim__encoder_lr_scale": 0, "model__encoder__dropout": 0.0, "model__decoder__dropout": 0.0}
+    audio = tiny("reallm", corpus, tmp_path / "audio", **settings)
+    frames = tiny("reallm", corpus, tmp_path / "frames", **settings, cache=str(tmp_path / "cache"))
+    for data in (audio, frames):
+        # the shape of a batch must not matter, and its members are found in another order
+        data["data"]["batch_seconds"] = 1000
+        data["optim"] |= {"steps": 3, "lr": 1e-4}
+        data["model"] |= {"delays": [1], "default_delay": 1}
+        run(data)
+    assert losses(tmp_path / "frames") == pytest.approx(losses(tmp_path / "audio"), rel=1e-2)
+
+
+def test_cache_that_was_cut_off_goes_on(corpus: Corpus, tmp_path: Path) -> None:
+    data = tiny("reallm", corpus, tmp_path / "a", cache=str(tmp_path / "cache"), optim__encoder_lr_scale=0)
+    data["optim"]["steps"] = 1
+    make(data)
+    index, frames = tmp_path / "cache" / "index.jsonl", tmp_path / "cache" / "frames.f16"
+    lines, whole = index.read_text().splitlines(), np.fromfile(frames, np.float16)
+    rows = {json.loads(line)["key"]: json.loads(line) for line in lines}
+    index.write_text("\n".join(lines[:10]) + "\n" + lines[10][:20])
+    with frames.open("ab") as file:
+        file.truncate(len(whole) * 2 - 1000)
+    make(data)
+    again = {json.loads(line)["key"]: json.loads(line) for line in index.read_text().splitlines()}
+    assert again.keys() == rows.keys()
+    remade = np.fromfile(frames, np.float16)
+    dim = data["model"]["encoder"]["dim"]
+    for key, row in rows.items():
+        a = whole.reshape(-1, dim)[row["offset"] :][: row["frames"]]
+        b = remade.reshape(-1, dim)[again[key]["offset"] :][: again[key]["frames"]]
+        assert row["own"] == again[key]["own"]
+        np.testing.assert_allclose(a, b, atol=2e-2)
+
+
+def test_cache_of_another_encoder_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    data = tiny("reallm", corpus, tmp_path / "a", cache=str(tmp_path / "cache"), optim__encoder_lr_scale=0)
+    make(data)
+    with pytest.raises(UserError, match="was made by another encoder"):
+        make({**data, "seed": 2})
+    with pytest.raises(UserError, match="frozen encoder"):
+        make({**data, "optim": {**data["optim"], "encoder_lr_scale": 1.0}})
+
+
+def test_missing_alignment_says_what_to_do(corpus: Corpus, out: Path) -> None:
+    config, task = make(tiny("reallm", corpus, out, data__train=[str(corpus.plain)]))
+    with pytest.raises(UserError, match="make the manifest with `reallm align`"):
+        train(config, task)
+
+
+def test_vocabulary_must_be_the_tokenizers(corpus: Corpus, out: Path) -> None:
+    with pytest.raises(UserError, match=f"must be the tokenizer's, {corpus.vocab}"):
+        make(tiny("reallm", corpus, out, model__vocab_size=7))
