@@ -176,8 +176,14 @@ class TrainConfig:
     init: tuple[str, ...] = ()
     # distill: the folder with the teacher's encoder weights
     teacher: str | None = None
-    # train on cached encoder frames: the encoder is frozen and never run in the loop
+    # distill: seconds of silence that the teacher hears after every example: an offline encoder marks how near the end
+    # is, which no streaming one can know
+    teacher_tail: float = 0.0
+    # train on cached encoder frames: what is frozen of the encoder never runs in the loop
     cache: str | None = None
+    # reallm with `cache`, waveform encoders: this many of the first layers are frozen and those above train, on cached
+    # frames that lie between; None: the whole encoder is frozen
+    frozen_layers: int | None = None
     # reallm: probability of replacing a fed-back piece by a random one (exposure bias)
     piece_noise: float = 0.0
     # reallm: loss weight of BLANK targets
@@ -185,7 +191,7 @@ class TrainConfig:
     # reallm: share of steps on text alone, so that the decoder keeps its English
     text: tuple[str, ...] = ()
     text_share: float = 0.0
-    # reallm on cached frames: share of steps on spliced speech, words of the recordings in the order of `text`
+    # reallm with `cache`: share of steps on spliced speech, words of the recordings in the order of `text`
     splice_share: float = 0.0
     label_smoothing: float = 0.0
     seed: int = 1

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech_reallm.config import EncoderConfig
+from speech_reallm.errors import UserError
 from speech_reallm.model.waveform import MEMORY, WaveformEncoder, load_moonshine
 
 MOONSHINE = Path(__file__).parents[3] / "shared" / "models" / "moonshine-tiny-en"
@@ -44,6 +45,18 @@ def test_step_over_any_chunking_equals_forward(left, lookahead, chunk_ms, chunks
         whole = encoder(audio)
         assert whole.shape == (batch, chunks * encoder.frames_per_chunk, 16)
         torch.testing.assert_close(stream(encoder, audio), whole, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_lower_and_upper_layers_make_the_whole(depth):
+    torch.manual_seed(0)
+    encoder = WaveformEncoder(dataclasses.replace(TINY, lookahead=(1,))).eval()
+    audio = torch.randn(2, 7 * encoder.chunk_samples) * 0.1
+    with torch.no_grad():
+        divided = encoder.upper(encoder.lower(depth)(audio), depth)
+        torch.testing.assert_close(divided, encoder(audio))
+    with pytest.raises(UserError, match="frozen_layers: from 1"):
+        encoder.lower(0)
 
 
 def test_training_and_inference_attention_agree():

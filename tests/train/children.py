@@ -16,7 +16,7 @@ from speech_reallm.cli.main import main
 
 def command(*argv: str) -> None:
     """`reallm ARGV`, in silence; the process ends with its exit code."""
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
+    sys.stdout = sys.stderr = open(os.environ.get("CHILD_LOG", os.devnull), "a")  # noqa: SIM115 - open until the process ends
     torch.set_num_threads(1)
     sys.exit(main(list(argv)))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import losses, make, run, tiny
 from tones import Corpus
 
@@ -106,8 +107,24 @@ def test_cache_of_another_encoder_is_refused(corpus: Corpus, tmp_path: Path) -> 
     make(data)
     with pytest.raises(UserError, match="was made by another encoder"):
         make({**data, "seed": 2})
+    trained = {**data, "optim": {**data["optim"], "encoder_lr_scale": 1.0}}
     with pytest.raises(UserError, match="frozen encoder"):
-        make({**data, "optim": {**data["optim"], "encoder_lr_scale": 1.0}})
+        make(trained)
+    with pytest.raises(UserError, match="frozen_layers: from 1"):
+        make({**trained, "frozen_layers": 0})
+    with pytest.raises(UserError, match="work on cached frames"):
+        make({**trained, "frozen_layers": 1, "cache": None})
+
+
+def test_frozen_layers_stay_and_those_above_learn(corpus: Corpus, out: Path) -> None:
+    data = tiny("reallm", corpus, out, cache=str(out.parent / "cache"), frozen_layers=1)
+    _, task = make(data)
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    run(data)
+    after = load_file(out / "best" / "model.safetensors")
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[2] for name in moved if name.startswith("encoder.layers.")} == {"1"}
+    assert "encoder.conv1.weight" not in moved and "encoder.norm.weight" in moved
 
 
 def test_missing_alignment_says_what_to_do(corpus: Corpus, out: Path) -> None:

@@ -21,6 +21,7 @@ from ..data.manifests import load_audio, load_manifest
 from ..errors import UserError
 from ..text import normalize_for_training
 from ..tokenizer import Tokenizer
+from ..train.device import autocast
 from .files import AlignmentFile, Dropped, aligned_cut, piece_items, spread
 from .viterbi import ctc_viterbi, span_scores
 
@@ -96,7 +97,7 @@ def align_batch(
     ids = [tokenizer.encode(text) for text in texts]
     batch = collate_audio(list(audio), [])
     # in 8 bits of mantissa the encoder takes half the time, and no boundary moves by more than a frame
-    with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+    with torch.inference_mode(), autocast(torch.device(device), bf16=True):
         log_probs, frames = teacher.log_probs(batch.audio.to(device), batch.lengths.to(device))
     log_probs, frames = log_probs.float().cpu(), frames.cpu()
     targets = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.int64)

@@ -8,6 +8,7 @@ A frame is 384 samples (24 ms) and uses no audio after its own end.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import EncoderConfig
+from ..errors import UserError
 from .attention import ChunkAttention
 
 HOP = 384
@@ -172,6 +174,27 @@ class WaveformEncoder(nn.Module):
         x = self._front(audio)
         x = augment(x.flatten(1, 2)).reshape(x.shape) if augment else x
         for layer in self.layers:
+            x = layer(x)
+        return self.norm(x).flatten(1, 2)
+
+    def lower(self, depth: int) -> WaveformEncoder:
+        """The encoder up to its layer `depth`, sharing the weights; its frames are what `upper` takes.
+
+        Raises UserError when that would cut through the look-ahead.
+        """
+        if not len(self.config.lookahead) <= depth <= len(self.layers):
+            raise UserError(
+                f"frozen_layers: from {len(self.config.lookahead)} (the layers with look-ahead) "
+                f"to {len(self.layers)}"
+            )
+        part = copy.copy(self)
+        part._modules = self._modules | {"layers": self.layers[:depth], "norm": nn.Identity()}
+        return part
+
+    def upper(self, x: Tensor, depth: int) -> Tensor:
+        """The layers from `depth` on: frames [B, C * F, D] of `lower` -> [B, C * F, D]."""
+        x = x.unflatten(1, (-1, self.frames_per_chunk))
+        for layer in self.layers[depth:]:
             x = layer(x)
         return self.norm(x).flatten(1, 2)
 

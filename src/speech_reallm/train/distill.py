@@ -1,7 +1,7 @@
 """Adapting an offline encoder to the streaming mask, without labels.
 
 The student is the same encoder under the mask; it learns to give the frames that the offline encoder gives on the
-same audio: squared error, normalised by the variance of the teacher's frames.
+same audio, with silence after it: squared error, normalised by the variance of the teacher's frames.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import ModelConfig, TrainConfig, to_dict
+from ..config import SAMPLE_RATE, ModelConfig, TrainConfig, to_dict
 from ..data.batches import AudioBatch, AudioBatches, pad_to_chunks
 from ..errors import UserError
 from ..model.encoder import build_encoder
@@ -79,11 +79,11 @@ class DistillTask(nn.Module):
 
     def forward(self, batch: AudioBatch) -> tuple[Tensor, dict[str, float]]:
         encoder = self.model.encoder
-        with torch.no_grad():
-            target = self._teacher[0](
-                pad_to_chunks(batch.audio, encoder.chunk_samples, 0), batch.lengths
-            ).float()
+        tail = round(self.config.teacher_tail * SAMPLE_RATE)
         frames = encoder(pad_to_chunks(batch.audio, encoder.chunk_samples, encoder.lookahead_chunks)).float()
+        with torch.no_grad():
+            heard = pad_to_chunks(nn.functional.pad(batch.audio, (0, tail)), encoder.chunk_samples, 0)
+            target = self._teacher[0](heard, batch.lengths + tail).float()[:, : frames.shape[1]]
         inside = torch.arange(target.shape[1], device=target.device)[None] < self._frames(batch)[:, None]
         error = (frames - target).square().mean(-1)
         variance = target[inside].var(0).mean().clamp(min=1e-6)

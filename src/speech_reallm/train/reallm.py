@@ -1,6 +1,7 @@
 """Training the recogniser: cross-entropy on the interleaving of one fixed alignment.
 
-Either on cached frames (frozen encoder; hundreds of times real time) or jointly from audio.
+Either jointly from audio or on cached frames: those of a frozen encoder (hundreds of times real time), or those
+between its frozen lower and its trained upper layers.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from lhotse.cut import Cut
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import AugmentConfig, TrainConfig, to_dict
+from ..config import TrainConfig, to_dict
 from ..data.augment import SpecAugment
 from ..data.batches import AudioBatches, bucket, epoch_order, pad_to_chunks, prefetch
 from ..errors import UserError
@@ -28,14 +28,12 @@ from ..tokenizer import Tokenizer
 from .cache import FrameCache, encode_batch
 from .checkpoint import init_from
 from .dev import DevSet, error_rate
-from .device import device_of, own_device
+from .device import autocast, device_of, own_device
 from .lm import TextWindows, text_loss
 from .loop import world
 from .splice import Splicer
 
 IGNORE = -100
-# spliced batches of a joint run are this much larger: no encoder runs for them
-SPLICED_PER_AUDIO = 3
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -86,24 +84,24 @@ class ReaLLMTask(nn.Module):
         self.augment = SpecAugment(config.data.augment)
         self.rank, self.world = world()
         self.tail = max(model.delays)
-        # frames of a frozen encoder; a joint run may still splice from those of the encoder that it began with
+        self.depth = config.frozen_layers
+        if (config.splice_share or self.depth is not None) and not config.cache:
+            raise UserError("splice_share and frozen_layers work on cached frames: name a folder as `cache`")
         self.cache: FrameCache | None = None
-        self.frozen = config.optim.encoder_lr_scale == 0
+        self.data: AudioBatches | None = None
         if config.cache:
-            if not self.frozen and not config.splice_share:
-                raise UserError("`cache` needs a frozen encoder: set optim.encoder_lr_scale to 0")
-            encoder = self.model.encoder.eval()
-            data = config.data if self.frozen else replace(config.data, augment=AugmentConfig(), weights=None)
-            self.cache = FrameCache(config.cache, encoder, data, self.tail, config.seed, config.optim.bf16)
-        self.data = None
-        if not (self.cache and self.frozen):
+            encoder = self._lower().eval()
+            for parameter in encoder.parameters():
+                parameter.requires_grad_(False)
+            self.cache = FrameCache(
+                config.cache, encoder, config.data, self.tail, config.seed, config.optim.bf16
+            )
+        else:
             self.data = AudioBatches(config.data, config.seed, self.rank, self.world)
         self.splicer = None
         if config.splice_share:
-            if self.cache is None or not config.text:
-                raise UserError(
-                    "splice_share needs `cache` (of the encoder that the run begins with) and `text`"
-                )
+            if not config.text:
+                raise UserError("splice_share needs `text`")
             seconds = model.chunk_ms / 1000 / self.model.encoder.frames_per_chunk
             self.splicer = Splicer(self.cache, self.tokenizer, config.text, seconds)
         self.text = None
@@ -112,6 +110,21 @@ class ReaLLMTask(nn.Module):
             self.text = TextWindows(config.text, self.tokenizer, Path(config.out), config.seed, size)
         self.dev = DevSet(config.data) if config.data.dev else None
         self._dev_frames: list[Tensor] = []
+
+    def _lower(self) -> nn.Module:
+        """What is frozen of the encoder. Raises UserError when the configuration trains it."""
+        encoder = self.model.encoder
+        if self.depth is None:
+            if self.config.optim.encoder_lr_scale:
+                raise UserError("`cache` needs a frozen encoder: set optim.encoder_lr_scale to 0, or frozen_layers")
+            return encoder
+        if not hasattr(encoder, "lower"):
+            raise UserError("frozen_layers: only encoders of kind waveform can be divided")
+        return encoder.lower(self.depth)
+
+    def _upper(self, frames: Tensor) -> Tensor:
+        """Cached frames -> frames of the whole encoder. [B, C * F, D] both"""
+        return frames if self.depth is None else self.model.encoder.upper(frames, self.depth)
 
     # -- batches
 
@@ -189,14 +202,9 @@ class ReaLLMTask(nn.Module):
         return self._collate(sequences, delays, frames=self._pad(rows))
 
     def _splice(self, batch: list[tuple[int, ...]], rng: np.random.Generator) -> ReaLLMBatch | None:
-        """Spliced utterances, about as long as those of the batch; more of them where audio makes batches small."""
+        """Spliced utterances, about as long as those of the batch."""
         model, per = self.config.model, self.model.encoder.frames_per_chunk
-        lengths = (
-            [c.duration for c in self.data.cuts] if self.data else [e.seconds for e in self.cache.entries]
-        )
-        seconds = [sum(lengths[i] for i in example) for example in batch] * (
-            SPLICED_PER_AUDIO if self.data else 1
-        )
+        seconds = [sum(self.cache.entries[i].seconds for i in example) for example in batch]
         delays = rng.choice(model.delays, len(seconds))
         rows, sequences = [], []
         for wanted, delay in list(zip(seconds, delays, strict=True))[self.rank :: self.world]:
@@ -245,7 +253,7 @@ class ReaLLMTask(nn.Module):
         if batch.audio is not None:
             frames = self.model.encoder(batch.audio, augment=augment)
         else:
-            frames = augment(batch.frames) if augment else batch.frames
+            frames = self._upper(augment(batch.frames) if augment else batch.frames)
         pieces = batch.pieces
         if self.training and self.config.piece_noise:
             hit = (torch.rand(pieces.shape, device=pieces.device) < self.config.piece_noise) & (pieces >= 0)
@@ -273,9 +281,10 @@ class ReaLLMTask(nn.Module):
             return {"score": 0.0}
         model = self.config.model
         hypotheses = []
-        if not self._dev_frames or not self.frozen:
+        encoder = self._lower() if self.cache else self.model.encoder
+        if not self._dev_frames or not self.cache:
             self._dev_frames = [
-                encode_batch(self.model.encoder, audio, lengths, self.tail, self.config.optim.bf16)
+                encode_batch(encoder, audio, lengths, self.tail, self.config.optim.bf16)
                 for audio, lengths in self.dev.batches()
             ]
         where = device_of(self.model)
@@ -284,6 +293,8 @@ class ReaLLMTask(nn.Module):
             for frames, (_, lengths) in zip(self._dev_frames, self.dev.batches(), strict=True):
                 chunks = (lengths + model.chunk_samples - 1) // model.chunk_samples + model.default_delay
                 delay = torch.full((len(lengths),), model.default_delay)
+                with autocast(where, self.config.optim.bf16):
+                    frames = self._upper(frames).float()
                 pieces = self.model.greedy(frames, chunks.to(where), delay)
                 hypotheses += [self.tokenizer.decode(ids) for ids in pieces]
         wer = error_rate(self.dev.texts, hypotheses)
