@@ -1,12 +1,15 @@
 """Synthetic speech for training: book sentences in free voices, as a plain manifest.
 
-    python runs/synthetic_speech.py --voices package/voices --text books.txt --out out/speech/kokoro --hours 2
-    python runs/synthetic_speech.py --voices package/voices --text books.txt --out out/speech/hibari \
-        --hours 7 --hibari-share 1
+    python runs/synthetic_speech.py hibari --text books.txt --out out/speech/hibari --hours 10
+    python runs/synthetic_speech.py flite --text books.txt --out out/speech/flite --hours 8
+    python runs/synthetic_speech.py kokoro --voices package/voices --text books.txt --out out/speech/kokoro --hours 2
 
-What has to be installed is at the top of voices.py. One core makes a second of speech in about 0.6 s with
-Kokoro's 54 voices, in about 0.01 s with hibari's one. Writes OUT/ID.opus (16 kHz) and a row for each to
-OUT.jsonl at once, so that a stopped run keeps what it has made; run it again with another --seed for more.
+What has to be installed is at the top of voices.py. One core makes a minute of speech in about a second with
+hibari's one voice or flite's three, in about 35 seconds with Kokoro's 54. The few voices become more: each sentence is
+spoken faster or slower and resampled back, which moves pitch and formants as a shorter or longer vocal tract would.
+
+Writes OUT/ID.opus (16 kHz) and a row for each to OUT.jsonl at once, so that a stopped run keeps what it has made; run
+it again with another --seed for more.
 """
 
 from __future__ import annotations
@@ -15,26 +18,31 @@ import argparse
 import hashlib
 import json
 import random
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
-from voices import RATE, Voices
+from voices import FLITE, RATE, Voices
+
+# ratios by which pitch and formants move
+SHIFTS = (0.8, 0.86, 0.92, 1.0, 1.08, 1.16)
+# of Kokoro's sentences, those in voices that speak English with an accent
+ACCENTED = 0.15
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--voices", type=Path, required=True, help="folder of Kokoro's voices")
+    parser.add_argument("engine", choices=("hibari", "flite", "kokoro"))
+    parser.add_argument("--voices", type=Path, help="kokoro: folder of its voices")
     parser.add_argument("--text", type=Path, required=True, help="sentences, one a line")
     parser.add_argument("--out", type=Path, required=True, help="folder of the audio; manifest: OUT.jsonl")
     parser.add_argument("--hours", type=float, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--accented-share", type=float, default=0.15, help="default: %(default)s")
-    parser.add_argument("--hibari-share", type=float, default=0.0, help="default: %(default)s")
     args = parser.parse_args()
 
-    rng = random.Random(args.seed)
+    rng = random.Random(f"{args.engine} {args.seed}")
     voices = Voices(args.voices)
     sentences = [s.strip() for s in args.text.read_text(encoding="utf-8").splitlines()]
     sentences = [s for s in sentences if 3 <= len(s.split()) <= 32]
@@ -45,16 +53,19 @@ def main() -> None:
         for text in sentences:
             if total >= args.hours * 3600:
                 break
-            voice = pick(rng, voices, args.hibari_share, args.accented_share)
+            voice = pick(rng, voices, args.engine)
+            shift = 1.0 if args.engine == "kokoro" else rng.choice(SHIFTS)
             speed = rng.choice([0.9, 1.0, 1.0, 1.1, 1.2])
             try:
-                audio = soxr.resample(voices.say(text, voice, speed), RATE, 16000)
-            except (ValueError, KeyError, IndexError) as err:
+                audio = voices.say(text, voice, speed / shift)
+            except (ValueError, KeyError, IndexError, subprocess.CalledProcessError) as err:
                 # a sentence that the phonemiser cannot read
                 print("skipped:", text[:60], repr(err)[:80], flush=True)
                 continue
+            audio = soxr.resample(audio, RATE * shift, 16000)
             audio *= 10 ** (rng.uniform(-14, -1) / 20) / max(float(np.abs(audio).max()), 1e-4)
-            name = f"{voice}-{hashlib.sha1(f'{voice}{speed}{text}'.encode()).hexdigest()[:10]}"
+            speaker = voice if shift == 1.0 else f"{voice}-{shift}"
+            name = f"{speaker}-{hashlib.sha1(f'{speaker}{speed}{text}'.encode()).hexdigest()[:10]}"
             soundfile.write(
                 args.out / f"{name}.opus", audio, 16000, format="OGG", subtype="OPUS", compression_level=0.8
             )
@@ -62,7 +73,7 @@ def main() -> None:
                 "id": name,
                 "audio": f"{args.out.name}/{name}.opus",
                 "duration": round(len(audio) / 16000, 3),
-                "speaker": voice,
+                "speaker": speaker,
                 "text": text,
             }
             rows.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -71,10 +82,12 @@ def main() -> None:
     print(f"{args.out.with_suffix('.jsonl')}: {total / 3600:.2f} hours more")
 
 
-def pick(rng: random.Random, voices: Voices, hibari_share: float, accented_share: float) -> str:
-    if rng.random() < hibari_share:
+def pick(rng: random.Random, voices: Voices, engine: str) -> str:
+    if engine == "hibari":
         return "hibari"
-    accented = voices.accented if rng.random() < accented_share else []
+    if engine == "flite":
+        return rng.choice(FLITE)
+    accented = voices.accented if rng.random() < ACCENTED else []
     return rng.choice(accented or voices.native)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import torch
 
@@ -15,8 +16,8 @@ from speech_reallm.cli.main import main
 
 
 def command(*argv: str) -> None:
-    """`reallm ARGV`, in silence; the process ends with its exit code."""
-    sys.stdout = sys.stderr = open(os.environ.get("CHILD_LOG", os.devnull), "a")  # noqa: SIM115 - open until the process ends
+    """`reallm VERB FILE ...`; what it prints goes to FILE.log; the process ends with its exit code."""
+    sys.stdout = sys.stderr = Path(argv[1]).with_suffix(".log").open("a")
     torch.set_num_threads(1)
     sys.exit(main(list(argv)))
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
@@ -146,10 +147,27 @@ def test_interrupt_saves_and_ends_with_130(
     wait_for(lambda: (out / "log.jsonl").exists() and len(losses(out)) > 2, child)
     os.kill(child.pid, 2)
     child.join()
-    assert child.exitcode == 130
+    assert child.exitcode == 130, Path(path).with_suffix(".log").read_text()
     newest = latest(out / "checkpoint")
     assert newest is not None
     assert int(newest.name[5:]) == steps_logged(out)[-1]
+
+
+def test_interrupt_between_two_epochs_ends_the_run(corpus: Corpus, out: Path) -> None:
+    config, task = make(tiny("lm", corpus, out, optim__steps=1000))
+    epoch = task.epoch
+
+    def interrupted(number: int, start: int) -> Any:
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+        return epoch(number, start)
+
+    task.epoch = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        train(config, task)
+    newest = latest(out / "checkpoint")
+    assert newest is not None
+    assert int(newest.name[5:]) == steps_logged(out)[-1] == task.steps_in_epoch(0)
 
 
 @pytest.mark.parametrize(

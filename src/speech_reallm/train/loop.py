@@ -309,19 +309,20 @@ def train(
 
     task.train()
     bad = empty = 0
-    stopping = False
+    stopping = ended = False
     window: dict[str, float] = {}
     window_start, window_steps = time.monotonic(), 0
     with _Stop() as stop:
         try:
-            while step < optim.steps:
+            while step < optim.steps and not ended:
                 batches = task.epoch(state["epoch"], state["batch"])
                 exhausted = False
                 while step < optim.steps:
                     elapsed = time.monotonic() - begun
                     progress = max(step / optim.steps, elapsed / 60 / minutes if minutes else 0.0)
                     progress, stopping = agree(progress, bool(stop.signal))
-                    if progress >= 1.0 or stopping:
+                    ended = progress >= 1.0 or bool(stopping)
+                    if ended:
                         break
                     for index, group in enumerate(optimizer.param_groups):
                         group["lr"] = optim.lr * groups[index]["scale"] * lr_scale(optim, step, progress)
@@ -370,16 +371,12 @@ def train(
                         evaluate()
                     if exhausted:
                         break
-                else:
-                    break
-                if exhausted or not accumulated:
+                if exhausted:
                     empty = 0 if state["batch"] else empty + 1
                     if empty == 100:
                         raise UserError("there is nothing to train on: data.weights leave no utterance")
                     state["epoch"] += 1
                     state["batch"] = 0
-                    continue
-                break
             save()
             if not stopping:
                 evaluate()
