@@ -373,3 +373,29 @@ def test_the_default_delay(model_folder, tmp_path) -> None:
         Recognizer.load(model_folder, delay=5)
     folder = write_model(tmp_path / "m", chunk_ms=240, default_delay=0)
     assert Recognizer.load(folder).model.chunk_samples == 3840
+
+
+def test_a_partial_knows_its_words(recognizer: Recognizer) -> None:
+    spoken = Spoken(recognizer, endpoint_silence=0.36)
+    (first,) = spoken.say("_we", "_w")
+    (second,) = spoken.say("e", "_the")
+    assert (first.text, [w.word for w in first.words]) == ("we w", ["we", "w"])
+    # it goes on with the last word of the one before
+    assert (second.text, [w.word for w in second.words]) == ("e the", ["we", "the"])
+    # once the last word is whole, the final has nothing to add to it
+    final = next(e for _ in range(3) for e in spoken.say())
+    assert final.words[-2:] == second.words
+
+
+def test_missing_counts_down_to_a_chunk(recognizer: Recognizer) -> None:
+    stream = recognizer.stream(sample_rate=8000)
+    assert stream.missing == SAMPLES // 2
+    for _ in range(40):
+        before = stream.missing
+        stream.feed(np.zeros(100, np.int16))
+        assert stream.missing <= before
+        if not stream.missing:
+            break
+    assert not stream.missing
+    recognizer.step([stream])
+    assert 0 < stream.missing <= SAMPLES // 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,14 @@ class Partial:
     """More text of the current segment. Append it: what was shown is never taken back.
 
     All `text` of a segment, joined without anything between, is the `text` of its Final. It may end in
-    the middle of a word. `time`: how much audio had been used.
+    the middle of a word. `time`: how much audio had been used. `words`: those that `text` belongs to, as
+    far as they are known; the first is the last one of the Partial before, grown, if `text` goes on with it.
     """
 
     text: str
     time: float
+    # estimates that the Final puts right; not what makes two partials the same
+    words: tuple[Word, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

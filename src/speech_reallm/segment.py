@@ -81,6 +81,11 @@ class Segment:
         word = self._words[-1]
         return self._append(rest, 0.0, word.last_chunk, word.emitted)
 
+    def words_of(self, delta: str, limit: float = math.inf) -> tuple[Word, ...]:
+        """The words that the text just added belongs to, as known so far; `limit` as for `final`."""
+        count = sum(map(bool, delta.split(" ")))
+        return self._times(limit)[-count:] if count else ()
+
     def final(self, limit: float = math.inf) -> Final:
         """The finished segment; no word ends after `limit` seconds."""
         words = self._times(limit)

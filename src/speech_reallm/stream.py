@@ -79,6 +79,15 @@ class Stream:
         """Seconds of audio fed so far."""
         return self._heard_in / self.sample_rate
 
+    @property
+    def missing(self) -> int:
+        """Samples, at the stream's own rate, until it has a whole chunk to recognise; 0 if it has one.
+
+        An estimate where audio is resampled: the filter holds back a little.
+        """
+        short = self._samples - self._buffered
+        return math.ceil(short * self.sample_rate / SAMPLE_RATE) if short > 0 else 0
+
     def accept(self, pcm: PCM) -> list[Event]:
         """Feed PCM and recognise as much of it as makes whole chunks; returns what happened.
 
@@ -165,7 +174,7 @@ class Stream:
                 text = ""
             text += self._segment.add(piece, log_prob, chunk, emitted)
         if text:
-            events.append(Partial(text, emitted))
+            events.append(self._partial(text, emitted))
         self._silent_chunks = 0 if decoded.ids else self._silent_chunks + 1
         if self._is_endpoint(decoded.index):
             events += self._close_segment("", emitted)
@@ -188,9 +197,9 @@ class Stream:
     def _close_segment(self, text: str, emitted: float) -> list[Event]:
         """text: what has been added since the last Partial."""
         text += self._segment.close()
-        events: list[Event] = [Partial(text, emitted)] if text else []
+        events: list[Event] = [self._partial(text, emitted)] if text else []
         if self._segment:
-            final = self._segment.final(self._heard / SAMPLE_RATE if self._ended else math.inf)
+            final = self._segment.final(self._limit)
             events.append(final)
             self._last_end = final.end
             self._history.append(final)
@@ -200,6 +209,14 @@ class Stream:
                 self._history.clear()
         self._segment = Segment(self._tokenizer, self._chunk_seconds, self._last_end)
         return events
+
+    def _partial(self, text: str, emitted: float) -> Partial:
+        return Partial(text, emitted, self._segment.words_of(text, self._limit))
+
+    @property
+    def _limit(self) -> float:
+        """No word ends later: the seconds that were heard, once that is known."""
+        return self._heard / SAMPLE_RATE if self._ended else math.inf
 
     def _close(self) -> list[Event]:
         """All audio of an ended stream has been recognised."""
