@@ -194,6 +194,9 @@ class TrainConfig:
     # reallm with `cache`: share of steps on spliced speech, words of the recordings in the order of `text`
     splice_share: float = 0.0
     label_smoothing: float = 0.0
+    # reallm: weight of a second loss, on naming the piece that is being said from each encoder frame alone: the encoder
+    # goes on learning where the decoder could guess from the text before
+    frame_loss: float = 0.0
     seed: int = 1
     eval_minutes: float = 5.0
     save_minutes: float = 2.0

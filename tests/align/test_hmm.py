@@ -8,13 +8,54 @@ import pytest
 
 pytest.importorskip("pocketsphinx")
 import soundfile
+import soxr
 
 from speech_reallm.align import synthetic
 from speech_reallm.align.hmm import align_words, in_dictionary
 from speech_reallm.align.pronounce import pronounce
+from speech_reallm.align.words import hmm_batch
+from speech_reallm.cli.main import main
+from speech_reallm.data.manifests import load_manifest
+from speech_reallm.text import normalize_for_training
+from speech_reallm.tokenizer import Tokenizer
 
 SHARED = Path(__file__).parents[3] / "shared" / "speech"
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(16000)).astype(np.float32)
+
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo.opus"
+TOKENIZER = Path(__file__).parents[2] / "src/speech_reallm/models/default/tokenizer.model"
+
+
+def demo():
+    audio, rate = soundfile.read(DEMO, dtype="float32")
+    return soxr.resample(audio, rate, 16000), DEMO.with_name("demo_text.txt").read_text()
+
+
+def test_the_pieces_of_a_word_share_its_time():
+    audio, text = demo()
+    words = normalize_for_training(text).split()
+    tokenizer = Tokenizer(TOKENIZER)
+    (aligned, score), none = hmm_batch(tokenizer, [audio, NOISE], [" ".join(words), "\u0436"])
+    assert none is None and score == 0
+    assert tokenizer.decode(tokenizer.id(p.symbol) for p in aligned) == " ".join(words)
+    times = align_words(audio, words)
+    begun = [p.start for p in aligned if p.symbol.startswith("\u2581")]
+    assert begun == pytest.approx([start for _, start, _ in times], abs=1e-3)
+    assert all(p.duration > 0 for p in aligned)
+    assert aligned[-1].start + aligned[-1].duration == pytest.approx(times[-1][2], abs=1e-3)
+
+
+def test_align_hmm_writes_an_aligned_manifest(tmp_path, capsys):
+    audio, text = demo()
+    row = {"id": "demo", "audio": str(DEMO), "text": text, "duration": len(audio) / 16000, "speaker": "a"}
+    (tmp_path / "plain.jsonl").write_text(json.dumps(row) + "\n")
+    arguments = ["align", "hmm", str(tmp_path / "plain.jsonl"), str(tmp_path / "aligned.jsonl.gz")]
+    assert main([*arguments]) == 2
+    assert "--tokenizer" in capsys.readouterr().err
+    assert main([*arguments, "--tokenizer", str(TOKENIZER)]) == 0
+    (cut,) = load_manifest(tmp_path / "aligned.jsonl.gz")
+    assert len(cut.supervisions[0].alignment["word"]) == len(normalize_for_training(text).split())
 
 
 @pytest.mark.parametrize(

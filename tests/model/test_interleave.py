@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speech_reallm.model.interleave import deinterleave, end_chunks, interleave, place
+from speech_reallm.model.interleave import deinterleave, end_chunks, frame_targets, interleave, place
 
 BLANK = 3
 
@@ -69,3 +69,19 @@ def test_end_times_to_chunks():
     assert end_chunks([0.0, 0.1, 0.24, 0.2401, 0.72, 9.0], 240, 3) == [0, 0, 0, 1, 2, 2]
     # an end before the one before it is put right
     assert end_chunks([0.5, 0.3], 240, 3) == [2, 2]
+
+
+def test_a_piece_is_said_in_the_frames_up_to_its_end():
+    said = frame_targets([7, 8, 9], [0.3, 0.4, 0.99], 0.1, 10, BLANK, span=2)
+    # 7 for no longer than its span; 8 since 7; 9, after a pause
+    assert said.tolist() == [3, 7, 7, 8, 3, 3, 3, 3, 9, 9]
+
+
+@given(st.lists(st.floats(0, 3), max_size=12), st.integers(1, 20), st.integers(1, 5))
+def test_frame_targets_of_any_ends_are_in_order_and_within(ends, frames, span):
+    pieces = list(range(10, 10 + len(ends)))
+    said = frame_targets(pieces, sorted(ends), 0.1, frames, BLANK, span)
+    assert len(said) == frames
+    named = said[said != BLANK]
+    assert (np.diff(named) >= 0).all() and set(named.tolist()) <= set(pieces)
+    assert all((said == piece).sum() <= span for piece in pieces)

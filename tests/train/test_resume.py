@@ -21,7 +21,10 @@ SPEEDS = {**AUGMENT, "speeds": [0.9, 1.0, 1.1]}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "audio": ("reallm", {"data__augment": SPEEDS, "piece_noise": 0.1, "data__concatenate_prob": 0.5}),
     "frames": ("reallm", {"data__augment": AUGMENT, "cache": True, "piece_noise": 0.1}),
-    "upper": ("reallm", {"cache": True, "frozen_layers": 1, "text": True, "splice_share": 0.5}),
+    "upper": (
+        "reallm",
+        {"cache": True, "frozen_layers": 1, "text": True, "splice_share": 0.5, "frame_loss": 0.3},
+    ),
     "text": ("lm", {}),
     "mixed": ("reallm", {"cache": True, "text": True, "text_share": 0.5}),
     "accumulated": ("ctc", {"data__augment": AUGMENT, "optim__accumulate": 3, "cache": True}),

@@ -24,6 +24,7 @@ from ..tokenizer import Tokenizer
 from ..train.device import autocast
 from .files import AlignmentFile, Dropped, aligned_cut, piece_items, spread
 from .viterbi import ctc_viterbi, span_scores
+from .words import hmm_batch
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def align_batch(
 
 
 def align_manifest(
-    teacher: Teacher,
+    teacher: Teacher | None,
     tokenizer: Tokenizer,
     manifest: str | Path,
     out: str | Path,
@@ -135,7 +136,7 @@ def align_manifest(
     made_by: dict[str, Any] | None = None,
     quiet: bool = False,
 ) -> Summary:
-    """Align every utterance of a manifest and write the aligned manifest `out` (.jsonl.gz).
+    """Align every utterance of a manifest and write the aligned manifest `out` (.jsonl.gz); no teacher: pocketsphinx.
 
     Goes on where an interrupted run of the same settings ended; `made_by` says what else the result depends
     on (the teacher). An utterance that cannot be aligned is dropped and counted. Raises UserError.
@@ -224,7 +225,7 @@ def _try_load(cut: Cut) -> np.ndarray | UserError:
 
 def _align_into(
     file: AlignmentFile,
-    teacher: Teacher,
+    teacher: Teacher | None,
     tokenizer: Tokenizer,
     batch: list[tuple[Cut, str]],
     audio: list[np.ndarray | UserError],
@@ -240,10 +241,13 @@ def _align_into(
             loaded.append((cut, text, samples))
     if not loaded:
         return
-    texts = [text for _, text, _ in loaded]
-    results = align_batch(
-        teacher, tokenizer, [a for _, _, a in loaded], texts, options.shift, options.device, options.peaks
-    )
+    texts, samples = [text for _, text, _ in loaded], [a for _, _, a in loaded]
+    if teacher is None:
+        results = hmm_batch(tokenizer, samples, texts, options.shift)
+    else:
+        results = align_batch(
+            teacher, tokenizer, samples, texts, options.shift, options.device, options.peaks
+        )
     for (cut, text, _), result in zip(loaded, results, strict=True):
         if result is None:
             file.drop(Dropped(id=cut.id, reason="the text does not fit into the audio"))

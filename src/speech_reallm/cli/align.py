@@ -1,23 +1,31 @@
-"""`reallm align`: when each word and word piece of a manifest is spoken, by a CTC teacher."""
+"""`reallm align`: when each word and word piece of a manifest is spoken, by a CTC teacher or pocketsphinx."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from ..errors import UserError
 
 NAME = "align"
-HELP = "find when each word piece of a manifest is spoken, with a CTC teacher"
+HELP = "find when each word piece of a manifest is spoken"
+EPILOG = """examples:
+  reallm align out/teacher talks.jsonl aligned/talks.jsonl.gz            with a CTC teacher of your own
+  reallm align hmm talks.jsonl aligned/talks.jsonl.gz --tokenizer out/tokenizer.model   English, without a teacher
+"""
 
 # how a shell reports a program that Ctrl-C ended
 INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("teacher", help="training run of a CTC teacher (task: ctc)")
+    parser.add_argument(
+        "teacher", help="training run of a CTC teacher (task: ctc), or hmm: pocketsphinx, for English"
+    )
     parser.add_argument("manifest", help="plain manifest (.jsonl)")
     parser.add_argument("out", metavar="OUT.jsonl.gz", help="the aligned manifest")
+    parser.add_argument("--tokenizer", metavar="FILE", help="with hmm: the pieces of the model to be trained")
     parser.add_argument(
         "--min-score",
         type=float,
@@ -58,9 +66,20 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ..align.run import AlignOptions, align_manifest, load_teacher
+    from ..tokenizer import Tokenizer
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    teacher, tokenizer, made_by = load_teacher(args.teacher, device)
+    if args.teacher == "hmm":
+        if not args.tokenizer:
+            raise UserError("align hmm needs --tokenizer: the pieces of the model to be trained")
+        if args.min_score is not None:
+            raise UserError("align hmm gives no scores: leave out --min-score")
+        import pocketsphinx  # noqa: F401 - named here if it is missing, not once for each utterance
+
+        teacher, tokenizer = None, Tokenizer(args.tokenizer)
+        made_by = {"teacher": "hmm", "tokenizer": str(Path(args.tokenizer).resolve())}
+    else:
+        teacher, tokenizer, made_by = load_teacher(args.teacher, device)
     options = AlignOptions(
         min_score=args.min_score,
         shift=args.shift_ms / 1000,

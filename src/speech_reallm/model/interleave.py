@@ -89,3 +89,20 @@ def end_chunks(ends: Sequence[float], chunk_ms: int, n_chunks: int) -> list[int]
         low = min(max(low, int(np.ceil(round(end * 1000, 3) / chunk_ms)) - 1), n_chunks - 1)
         result.append(low)
     return result
+
+
+def frame_targets(
+    pieces: Sequence[int], ends: Sequence[float], frame_seconds: float, n_frames: int, blank: int, span: int
+) -> np.ndarray:
+    """What is being said in each frame: int64 [n_frames].
+
+    A piece is said in the frames up to its end (seconds), from the end of the one before, but not longer than `span`
+    frames; whatever lies between is blank.
+    """
+    targets = np.full(n_frames, blank, np.int64)
+    before = 0
+    for piece, end in zip(pieces, ends, strict=True):
+        last = min(max(round(end / frame_seconds), before), n_frames)
+        targets[max(before, last - span) : last] = piece
+        before = last
+    return targets

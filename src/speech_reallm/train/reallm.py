@@ -22,7 +22,7 @@ from ..config import TrainConfig, to_dict
 from ..data.augment import SpecAugment
 from ..data.batches import AudioBatches, bucket, epoch_order, pad_to_chunks, prefetch
 from ..errors import UserError
-from ..model.interleave import end_chunks, interleave
+from ..model.interleave import Interleaved, end_chunks, frame_targets, interleave
 from ..model.reallm import ReaLLM
 from ..tokenizer import Tokenizer
 from .cache import FrameCache, encode_batch
@@ -38,7 +38,10 @@ IGNORE = -100
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class ReaLLMBatch:
-    """Frames [B, T, D] or audio [B, N]; delay [B] chunks; interleaving [B, P] (targets IGNORE beyond the end)."""
+    """Frames [B, T, D] or audio [B, N]; delay [B] chunks; interleaving [B, P] (targets IGNORE beyond the end).
+
+    `said` [B, T'] is what frame_targets() says of each utterance's own frames, IGNORE beyond.
+    """
 
     frames: Tensor | None = None
     audio: Tensor | None = None
@@ -46,6 +49,7 @@ class ReaLLMBatch:
     pieces: Tensor
     chunks: Tensor
     targets: Tensor
+    said: Tensor
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -80,6 +84,9 @@ class ReaLLMTask(nn.Module):
         self.model = ReaLLM(model)
         for folder in config.init:
             init_from(self.model, folder)
+        if config.frame_loss:
+            # part of the training alone
+            self.model.frame_head = nn.Linear(self.model.encoder.dim, model.vocab_size)
         self.model.to(own_device())
         self.augment = SpecAugment(config.data.augment)
         self.rank, self.world = world()
@@ -223,20 +230,27 @@ class ReaLLMTask(nn.Module):
             row[: len(frames)] = frames
         return torch.from_numpy(padded)
 
-    def _interleave(self, labels: Labels, chunks: int, delay: int) -> Any:
-        model = self.config.model
+    def _interleave(self, labels: Labels, chunks: int, delay: int) -> tuple[Interleaved, np.ndarray]:
+        """The interleaving, and what is said in each frame."""
+        model, per = self.config.model, self.model.encoder.frames_per_chunk
         ends = end_chunks(labels.ends, model.chunk_ms, chunks)
-        return interleave(labels.pieces, ends, chunks, delay, model.blank_id, model.max_pieces_per_chunk)
+        sequence = interleave(labels.pieces, ends, chunks, delay, model.blank_id, model.max_pieces_per_chunk)
+        seconds = model.chunk_ms / 1000 / per
+        return sequence, frame_targets(labels.pieces, labels.ends, seconds, chunks * per, model.blank_id, per)
 
     @staticmethod
     def _collate(sequences: list, delays: np.ndarray, **inputs: Tensor) -> ReaLLMBatch:
-        def pad(name: str, value: int) -> Tensor:
-            rows = [torch.from_numpy(getattr(s, name)) for s in sequences]
-            return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+        def pad(rows: list[np.ndarray], value: int) -> Tensor:
+            tensors = [torch.from_numpy(row) for row in rows]
+            return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
 
-        pieces, chunks, targets = pad("pieces", -1), pad("chunks", -1), pad("targets", IGNORE)
         return ReaLLMBatch(
-            delay=torch.as_tensor(delays), pieces=pieces, chunks=chunks, targets=targets, **inputs
+            delay=torch.as_tensor(delays),
+            pieces=pad([s.pieces for s, _ in sequences], -1),
+            chunks=pad([s.chunks for s, _ in sequences], -1),
+            targets=pad([s.targets for s, _ in sequences], IGNORE),
+            said=pad([said for _, said in sequences], IGNORE),
+            **inputs,
         )
 
     # -- loss
@@ -259,7 +273,13 @@ class ReaLLMTask(nn.Module):
             hit = (torch.rand(pieces.shape, device=pieces.device) < self.config.piece_noise) & (pieces >= 0)
             pieces = torch.where(hit, torch.randint_like(pieces, 4, self.config.model.vocab_size), pieces)
         logits = self.model(frames, batch.delay, pieces, batch.chunks).float()
-        return self._loss(logits, batch.targets)
+        loss, metrics = self._loss(logits, batch.targets)
+        if self.config.frame_loss and self.training:
+            said = self.model.frame_head(frames[:, : batch.said.shape[1]]).float()
+            mean = F.cross_entropy(said.flatten(0, 1), batch.said.flatten(), ignore_index=IGNORE)
+            metrics["frame_loss"] = mean.detach()
+            loss = loss + self.config.frame_loss * self.count(batch) * mean
+        return loss, metrics
 
     def _loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         blank = self.config.model.blank_id
@@ -301,8 +321,9 @@ class ReaLLMTask(nn.Module):
         return {"score": wer, "wer": wer}
 
     def files(self) -> dict[str, Any]:
+        weights = {k: v for k, v in self.model.state_dict().items() if not k.startswith("frame_head.")}
         return {
-            "model.safetensors": dict(self.model.state_dict()),
+            "model.safetensors": weights,
             "model.json": to_dict(self.config.model),
             "tokenizer.model": Path(self.config.data.tokenizer).read_bytes(),
         }
