@@ -36,6 +36,7 @@ EPILOG = """examples:
 _EXTRAS = {
     "evaluate": ("jiwer", "pocketsphinx", "whisper_normalizer", "matplotlib"),
     "llm": ("transformers", "peft"),
+    "serve": ("starlette", "uvicorn", "websockets", "multipart", "prometheus_client"),
     "train": ("torch", "lhotse", "scipy", "urllib3", "safetensors", "yaml", "tqdm", "tensorboard", "onnx"),
 }
 

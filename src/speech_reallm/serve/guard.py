@@ -1,0 +1,71 @@
+"""Who may come in: API keys, origins of web pages, and how often one address may ask."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections import OrderedDict
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+
+from .settings import Refused, Settings
+
+# addresses whose recent requests are remembered
+MAX_ADDRESSES = 10000
+# how browsers hand a key to OpenAI's WebSocket, which cannot set headers there
+PROTOCOL_KEY = "openai-insecure-api-key."
+
+
+class Guard:
+    """Checks of one server; all raise Refused."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        # address -> (tokens left, when); the least recent first
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def check_key(self, request: HTTPConnection) -> None:
+        """The key may be a bearer token, `?key=`, or in a WebSocket's subprotocol."""
+        keys = self._settings.keys
+        if not keys:
+            return
+        given = [request.query_params.get("key", "")]
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            given.append(token.strip())
+        for name in request.scope.get("subprotocols", ()):
+            if name.startswith(PROTOCOL_KEY):
+                given.append(name.removeprefix(PROTOCOL_KEY))
+        # all comparisons are made, and each takes as long as any other
+        found = [hmac.compare_digest(g.encode(), k.encode()) for g in given for k in keys]
+        if not any(found):
+            raise Refused("unauthorized", "the API key is missing or wrong")
+
+    def check_origin(self, request: HTTPConnection) -> None:
+        """Pages of this server may connect, and those of allowed origins; so may what is no browser."""
+        origin = request.headers.get("origin")
+        if origin is None or "*" in self._settings.origins or origin in self._settings.origins:
+            return
+        try:
+            same = urlsplit(origin).netloc == request.headers.get("host", "")
+        except ValueError:
+            same = False
+        if not same:
+            raise Refused("forbidden", "pages of this origin may not connect; the server's --origin allows them")
+
+    def count(self, request: HTTPConnection) -> None:
+        """One more session or upload from this address."""
+        rate = self._settings.per_minute
+        if not rate:
+            return
+        address = request.client.host if request.client else ""
+        now = time.monotonic()
+        tokens, when = self._buckets.pop(address, (float(rate), now))
+        tokens = min(float(rate), tokens + (now - when) * rate / 60)
+        allowed = tokens >= 1
+        self._buckets[address] = (tokens - 1 if allowed else tokens, now)
+        while len(self._buckets) > MAX_ADDRESSES:
+            self._buckets.popitem(last=False)
+        if not allowed:
+            raise Refused("rate_limited", "too many requests from this address; wait a minute")

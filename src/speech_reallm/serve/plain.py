@@ -1,0 +1,138 @@
+"""The plain WebSocket, /v1/stream: binary PCM in, JSON events out; docs/websocket.md describes it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from starlette.datastructures import QueryParams
+from starlette.websockets import WebSocket
+
+from ..events import Event, Final, Partial, Word
+from .batcher import Options, Session
+from .settings import Refused
+from .sockets import Gone, Socket, both
+from .state import Service
+
+log = logging.getLogger("speech_reallm.serve")
+MAX_ENDPOINT_MS = 60000
+
+
+async def stream(websocket: WebSocket) -> None:
+    """One connection, from handshake to close."""
+    service: Service = websocket.app.state.service
+    if not await service.let_in(websocket):
+        return
+    await websocket.accept()
+    socket = Socket(websocket, service.settings)
+    try:
+        # told inside the connection, for a browser's script learns nothing of a failed handshake
+        service.check(websocket)
+        options = read_options(websocket.query_params)
+        session = service.batcher.open(options, "stream")
+    except Refused as refused:
+        await service.refuse(socket, refused)
+        return
+    with service.session(session, websocket):
+        try:
+            await socket.send(ready(service, session))
+            await both(_read(socket, session), _write(socket, session, service))
+            if session.stopped:
+                raise session.stopped
+            await socket.close()
+        except Refused as refused:
+            session.stopped = refused
+            await service.fail(socket, refused)
+        except Gone:
+            session.stopped = session.stopped or Refused("gone", "the client hung up")
+
+
+async def _read(socket: Socket, session: Session) -> None:
+    while True:
+        try:
+            message = await socket.receive()
+        except Refused as refused:
+            # what it did say is still answered
+            session.finish(refused)
+            return
+        if isinstance(message, bytes):
+            await session.send(message)
+        elif read_message(message) == "finish":
+            session.finish()
+
+
+async def _write(socket: Socket, session: Session, service: Service) -> None:
+    async for events in session.events():
+        for event in events:
+            await socket.send(to_json(event))
+            service.heard(session, event)
+
+
+def read_options(query: QueryParams) -> Options:
+    """Options from the query of the URL. Raises Refused for those that are no numbers or out of range."""
+
+    def integer(name: str, default: int | None, low: int, high: int) -> int | None:
+        text = query.get(name)
+        if text is None or text == "":
+            return default
+        # int() would take "1_000", " 5 " and digits of other scripts
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
+            raise Refused("bad_request", f"{name} must be a whole number from {low} to {high}")
+        return int(text)
+
+    endpoint = integer("endpoint_ms", 800, 0, MAX_ENDPOINT_MS)
+    return Options(
+        rate=integer("rate", 16000, 8000, 192000),
+        delay=integer("delay", None, 0, 64),
+        endpoint_silence=endpoint / 1000 if endpoint else None,
+    )
+
+
+def read_message(text: str) -> str:
+    """The type of a client's JSON message. Raises Refused for what is none."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        raise Refused("bad_message", "a text message must be JSON; audio goes in binary messages") from None
+    kind = message.get("type") if isinstance(message, dict) else None
+    if kind != "finish":
+        raise Refused("bad_message", 'the only text message is {"type": "finish"}')
+    return kind
+
+
+def ready(service: Service, session: Session) -> dict[str, Any]:
+    model = service.recognizer.model
+    return {
+        "type": "ready",
+        "session": session.id,
+        "model": model.name,
+        "chunk_ms": model.chunk_ms,
+        "delays": list(model.delays),
+        "delay": session.options.delay,
+        "rate": session.options.rate,
+    }
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    if isinstance(event, Partial):
+        words = [word_json(w) for w in event.words]
+        return {"type": "partial", "text": event.text, "words": words, "time": round(event.time, 3)}
+    if isinstance(event, Final):
+        return {
+            "type": "final",
+            "text": event.text,
+            "words": [word_json(w) for w in event.words],
+            "start": round(event.start, 3),
+            "end": round(event.end, 3),
+        }
+    return {"type": "endpoint", "time": round(event.time, 3)}
+
+
+def word_json(word: Word) -> dict[str, Any]:
+    return {
+        "word": word.word,
+        "start": round(word.start, 3),
+        "end": round(word.end, 3),
+        "confidence": round(word.confidence, 4),
+    }

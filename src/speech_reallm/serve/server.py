@@ -1,0 +1,106 @@
+"""The server process: uvicorn around the application, and an end that loses no words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from types import FrameType
+
+import uvicorn
+
+from ..errors import UserError
+from ..recognizer import Recognizer
+from .app import make_app
+from .settings import Settings
+
+log = logging.getLogger("speech_reallm.serve")
+# sockets for pages, metrics and refusals, beside those of sessions
+SPARE_CONNECTIONS = 256
+
+
+class Server(uvicorn.Server):
+    """Told to stop, it admits nobody, sends all finals, and only then closes. Told twice, it stops at once."""
+
+    def __init__(self, recognizer: Recognizer, settings: Settings, sock: socket.socket) -> None:
+        app = make_app(recognizer, settings)
+        self.service = app.state.service
+        self._socket = sock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="websockets-sansio",
+            ws_max_size=settings.message_bytes,
+            ws_ping_interval=settings.ping_seconds,
+            ws_ping_timeout=settings.ping_seconds,
+            # audio does not compress, and every compressor costs memory
+            ws_per_message_deflate=False,
+            limit_concurrency=settings.sessions + SPARE_CONNECTIONS,
+            timeout_graceful_shutdown=5,
+            lifespan="on",
+        )
+        super().__init__(config)
+
+    @property
+    def port(self) -> int:
+        return self._socket.getsockname()[1]
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets or [self._socket])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self._socket.getsockname()[:2]
+        log.info("listening", extra={"host": host, "port": port, "model": self.service.recognizer.model.name})
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """For SIGTERM and SIGINT; comes in the main thread, between any two steps of the event loop."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self.drain)
+
+    def drain(self) -> None:
+        """Begin the end; in the event loop."""
+        if self._draining is None:
+            self._draining = asyncio.ensure_future(self._drain())
+        else:
+            self.should_exit = self.force_exit = True
+
+    async def _drain(self) -> None:
+        batcher = self.service.batcher
+        log.info("draining", extra={"sessions": batcher.sessions})
+        emptied = await batcher.drain(self.service.settings.drain_seconds)
+        log.info("drained", extra={"complete": emptied})
+        self.should_exit = True
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises UserError where that is not possible."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+    except (OSError, OverflowError, UnicodeError):
+        raise UserError(f"{host}:{port} is no address to listen at; try --host 127.0.0.1 --port 8000") from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError as err:
+        sock.close()
+        raise UserError(f"cannot listen at {host}:{port}: {err.strerror}; try another --port") from None
+    return sock
+
+
+def run(recognizer: Recognizer, settings: Settings, host: str, port: int) -> int:
+    """Serve until told to stop."""
+    server = Server(recognizer, settings, bind(host, port))
+    # uvicorn would raise the signal again at its end; a server that was asked to stop has succeeded
+    server.run()
+    return 0

@@ -1,0 +1,134 @@
+"""What all protocols of one server share: the batcher, its limits, and the books that are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket
+
+from .. import __version__
+from ..audio import MAX_RATE, MIN_RATE
+from ..events import Event, Final
+from ..recognizer import Recognizer
+from .batcher import Batcher, Session
+from .guard import Guard
+from .metrics import Metrics
+from .settings import Refused, Settings
+from .sockets import Socket
+
+log = logging.getLogger("speech_reallm.serve")
+
+
+class Service:
+    """One server's parts. Lives in `app.state.service`."""
+
+    def __init__(self, recognizer: Recognizer, settings: Settings) -> None:
+        self.recognizer, self.settings = recognizer, settings
+        self.metrics = Metrics()
+        self.guard = Guard(settings)
+        self.batcher = Batcher(recognizer, settings, self.metrics)
+
+    def check(self, request: HTTPConnection) -> None:
+        """Raises Refused for a wrong key, or too many requests."""
+        self.guard.check_key(request)
+        self.guard.count(request)
+
+    async def let_in(self, websocket: WebSocket) -> bool:
+        """Whether a page of this origin may connect; if not, the handshake has been answered with 403."""
+        try:
+            self.guard.check_origin(websocket)
+        except Refused as refused:
+            self.note_refusal(refused)
+            await websocket.send_denial_response(error_response(refused))
+            return False
+        return True
+
+    def note_refusal(self, refused: Refused) -> None:
+        self.metrics.refused.labels(refused.code).inc()
+        log.info("refused", extra={"code": refused.code})
+
+    async def refuse(self, socket: Socket, refused: Refused) -> None:
+        """Say no to a connection that has just been made."""
+        self.note_refusal(refused)
+        await self.fail(socket, refused)
+
+    async def fail(self, socket: Socket, refused: Refused) -> None:
+        """An error message and the close that goes with it."""
+        # who does not read will not read this either
+        if refused.code != "too_slow":
+            with contextlib.suppress(Exception):
+                await socket.send({"type": "error", "code": refused.code, "message": refused.message})
+        await socket.close(refused.close_code, refused.message)
+
+    @contextlib.contextmanager
+    def session(self, session: Session, request: HTTPConnection) -> Iterator[None]:
+        """Keeps the books of a session and closes it in the end, whatever happens."""
+        client = request.client.host if request.client else None
+        options = session.options
+        log.info(
+            "session opened",
+            extra={"session": session.id, "kind": session.kind, "client": client, "rate": options.rate},
+        )
+        try:
+            yield
+        except Exception:
+            log.exception("session failed", extra={"session": session.id})
+            session.stopped = Refused("internal", "a fault of the server")
+        finally:
+            session.close()
+            code = session.stopped.code if session.stopped else "ok"
+            if session.stopped:
+                self.metrics.failed.labels(code).inc()
+            log.info(
+                "session closed",
+                extra={
+                    "session": session.id,
+                    "code": code,
+                    "seconds": round(time.monotonic() - session.opened, 3),
+                    "audio": round(session.seconds, 3),
+                },
+            )
+
+    def heard(self, session: Session, event: Event) -> None:
+        """An event has gone to the client."""
+        if self.settings.log_transcripts and isinstance(event, Final):
+            log.info("final", extra={"session": session.id, "text": event.text, "start": event.start})
+
+    def info(self) -> dict[str, Any]:
+        """What GET /v1/info says."""
+        model, settings = self.recognizer.model, self.settings
+        return {
+            "version": __version__,
+            "models": [model.name],
+            "language": model.language,
+            "chunk_ms": model.chunk_ms,
+            "lookahead_chunks": model.lookahead_chunks,
+            "delays": list(model.delays),
+            "delay": self.recognizer.delay,
+            "key_required": bool(settings.keys),
+            "limits": {
+                "sessions": settings.sessions,
+                "message_bytes": settings.message_bytes,
+                "upload_bytes": settings.upload_bytes,
+                "upload_seconds": settings.upload_seconds,
+                "idle_seconds": settings.idle_seconds,
+                "rate_min": MIN_RATE,
+                "rate_max": MAX_RATE,
+            },
+        }
+
+
+def error_response(refused: Refused) -> JSONResponse:
+    """An error of the HTTP side, in the shape that OpenAI's clients read."""
+    kind = "invalid_request_error" if refused.status < 500 else "server_error"
+    body = {"error": {"message": refused.message, "type": kind, "param": None, "code": refused.code}}
+    headers = {"Retry-After": "10"} if refused.status in (429, 503) else {}
+    if refused.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body, refused.status, headers=headers)

@@ -1,0 +1,175 @@
+"""The plain WebSocket keeps the promises of docs/websocket.md."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+from fake_model import speech
+from serving import Running, pcm, say, text_of
+from websockets.exceptions import InvalidStatus
+
+from speech_reallm import Final, Recognizer
+from speech_reallm.serve.plain import to_json
+
+AUDIO = pcm(speech(6))
+
+
+def events_of(recognizer: Recognizer, audio: bytes, rate: int = 16000, **options) -> list[dict]:
+    stream = recognizer.stream(rate, **options)
+    return [to_json(e) for e in [*stream.accept(audio), *stream.finish().events]]
+
+
+def test_what_is_said_is_what_a_stream_says(server: Running, recognizer: Recognizer) -> None:
+    with server.socket() as client:
+        messages, code = say(client, AUDIO, 1000)
+    ready, *rest = messages
+    assert code == 1000
+    assert (ready["type"], ready["model"], ready["rate"], ready["delay"]) == ("ready", "fake", 16000, 1)
+    assert rest == events_of(recognizer, AUDIO)
+    finals = [m for m in rest if m["type"] == "final"]
+    partials = "".join(m["text"] for m in rest if m["type"] == "partial")
+    assert finals and partials == "".join(f["text"] for f in finals)
+
+
+def test_options(server: Running, recognizer: Recognizer) -> None:
+    audio = pcm(speech(4, rate=8000))
+    with server.socket("/v1/stream?rate=8000&delay=2&endpoint_ms=0") as client:
+        messages, code = say(client, audio, 160)
+    assert (code, messages[0]["delay"], messages[0]["rate"]) == (1000, 2, 8000)
+    assert text_of(messages) == text_of(events_of(recognizer, audio, 8000, delay=2, endpoint_silence=None))
+    assert not any(m["type"] == "endpoint" for m in messages)
+
+
+def test_words_come_while_the_speaker_speaks(server: Running) -> None:
+    with server.socket() as client:
+        client.send(AUDIO)
+        assert client.receive()["type"] == "ready"
+        # no finish has been sent
+        assert client.receive()["type"] == "partial"
+
+
+def test_finish_without_audio(server: Running) -> None:
+    with server.socket() as client:
+        assert [m["type"] for m in say(client, b"")[0]] == ["ready"]
+
+
+def test_sessions_at_once_do_not_mix(server: Running, recognizer: Recognizer) -> None:
+    audios = [pcm(speech(3, seed=n)) for n in range(6)]
+    sockets = [server.socket() for _ in audios]
+    clients = [s.__enter__() for s in sockets]
+    for start in range(0, max(map(len, audios)), 3200):
+        for client, audio in zip(clients, audios, strict=True):
+            client.send(audio[start : start + 3200])
+    for client, audio in zip(clients, audios, strict=True):
+        client.send({"type": "finish"})
+        messages, code = client.rest()
+        assert code == 1000 and messages[1:] == events_of(recognizer, audio)
+    for socket in sockets:
+        socket.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["rate=7999", "rate=1e4", "rate=16_000", "rate=-1", "delay=3", "delay=x", "endpoint_ms=60001", "rate=\u0664"],
+)
+def test_options_out_of_range(server: Running, query: str) -> None:
+    with server.socket(f"/v1/stream?{query}") as client:
+        (error,), code = client.rest()
+    assert (error["type"], error["code"], code) == ("error", "bad_request", 1008)
+    assert query.split("=")[0] in error["message"]
+
+
+@pytest.mark.parametrize("message", [b"\0", "{", "[]", '{"type": 1}', "null", "[" * 20000, '"finish"'])
+def test_garbage(server: Running, message: bytes | str) -> None:
+    with server.socket() as client:
+        client.send(message)
+        messages, code = client.rest()
+    assert (messages[-1]["code"], code) == ("bad_message", 1007)
+
+
+def test_the_server_is_full(start: Callable[..., Running]) -> None:
+    server = start(sessions=1)
+    with server.socket() as first:
+        assert first.receive()["type"] == "ready"
+        with server.socket() as second:
+            (error,), code = second.rest()
+        assert (error["code"], code) == ("busy", 1013)
+        assert server.metric("reallm_refused_total", reason="busy") == 1
+        assert say(first, AUDIO)[1] == 1000
+    with server.socket() as third:
+        assert third.receive()["type"] == "ready"
+
+
+def test_key(start: Callable[..., Running]) -> None:
+    server = start(keys=("secret", "other"))
+    for query, headers, expected in (
+        ("?key=other", {}, "ready"),
+        ("", {"Authorization": "Bearer secret"}, "ready"),
+        ("?key=wrong", {}, "error"),
+        ("?key=%C3%A9", {}, "error"),
+        ("", {}, "error"),
+    ):
+        with server.socket(f"/v1/stream{query}", additional_headers=headers) as client:
+            message = client.receive()
+            assert message["type"] == expected
+            if expected == "error":
+                assert message["code"] == "unauthorized" and client.rest()[1] == 1008
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{server.url}/metrics")
+    assert refused.value.code == 401
+    assert urllib.request.urlopen(f"{server.url}/v1/info").status == 200
+    request = urllib.request.Request(f"{server.url}/metrics", headers={"Authorization": "Bearer secret"})
+    assert b"reallm_sessions " in urllib.request.urlopen(request).read()
+
+
+def test_origins(start: Callable[..., Running]) -> None:
+    server = start(origins=("https://good.example",))
+    for origin in ("https://good.example", server.url):
+        with server.socket(origin=origin) as client:
+            assert client.receive()["type"] == "ready"
+    for origin in ("https://bad.example", "null", f"{server.url}1", "http://[::1"):
+        with pytest.raises(InvalidStatus) as refused, server.socket(origin=origin):
+            pass
+        assert refused.value.response.status_code == 403
+
+
+def test_rate_limit(start: Callable[..., Running]) -> None:
+    server = start(per_minute=2)
+    codes = []
+    for _ in range(3):
+        with server.socket() as client:
+            codes.append(say(client, b"")[1])
+    assert codes == [1000, 1000, 1013]
+
+
+def test_idle(start: Callable[..., Running], recognizer: Recognizer) -> None:
+    server = start(idle_seconds=0.5)
+    with server.socket() as client:
+        client.send(AUDIO)
+        messages, code = client.rest()
+    assert (messages[-1]["code"], code) == ("idle", 1008)
+    # what had been said is answered first
+    assert text_of(messages) == text_of(events_of(recognizer, AUDIO))
+
+
+def test_words_of_partials_build_the_text(server: Running) -> None:
+    with server.socket() as client:
+        messages, _ = say(client, pcm(speech(10, seed=3)))
+    words: list[str] = []
+    for message in messages:
+        if message["type"] == "partial":
+            if not message["text"].startswith(" ") and words:
+                words.pop()
+            words += [w["word"] for w in message["words"]]
+        elif message["type"] == "final":
+            assert words == [w["word"] for w in message["words"]] == message["text"].split()
+            words = []
+    assert not words
+
+
+def test_json_has_short_numbers() -> None:
+    event = Final("a", (), 1.23456789, 2.0)
+    assert to_json(event) == {"type": "final", "text": "a", "words": [], "start": 1.235, "end": 2.0}
