@@ -6,49 +6,26 @@ import json
 import re
 
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from transcripts import transcript, transcripts
 
-from speech_reallm.events import Final, Transcript, Word
+from speech_reallm.events import Transcript
 from speech_reallm.formats import (
+    BY_SEGMENT,
     FORMATS,
     JOINABLE,
     SUFFIXES,
-    cues_of,
     to_ctm,
     to_json,
+    to_jsonl,
     to_srt,
     to_text,
     to_vtt,
 )
 
-
-def transcript(*segments: list[tuple[str, float, float]], file: str | None = "a b/my talk.wav") -> Transcript:
-    finals = []
-    for segment in segments:
-        words = tuple(Word(w, start, end, 0.875, end + 0.5) for w, start, end in segment)
-        finals.append(Final(" ".join(w.word for w in words), words, words[0].start, words[-1].end))
-    return Transcript.of(finals, duration=10.0, seconds=0.5, file=file)
-
-
 SMALL = transcript(
     [("hello", 0.5, 1.0), ("world", 1.0, 1.5)], [("it's", 3661.25, 3661.5), ("me", 3661.5, 3663)]
 )
 EMPTY = transcript()
-
-words = st.tuples(st.text("abcdefghij'", min_size=1, max_size=50), st.floats(0.0, 1.5), st.floats(0.01, 1.0))
-
-
-@st.composite
-def transcripts(draw: st.DrawFn) -> Transcript:
-    """Words with gaps and lengths as they may be, in segments."""
-    now, segments = 0.0, []
-    for segment in draw(st.lists(st.lists(words, min_size=1, max_size=30), max_size=4)):
-        timed = []
-        for word, gap, length in segment:
-            start, now = now + gap, now + gap + length
-            timed.append((word, start, now))
-        segments.append(timed)
-    return transcript(*segments)
 
 
 def test_text() -> None:
@@ -87,31 +64,28 @@ def test_ctm() -> None:
     assert to_ctm(transcript([("a", 0, 1)], file=None)).startswith("stream 1 ")
 
 
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(transcripts())
-def test_cues_fit_and_lose_nothing(transcript: Transcript) -> None:
-    cues = cues_of(transcript)
-    assert " ".join(" ".join(lines) for _, _, lines in cues) == transcript.text
-    before = 0.0
-    for start, end, lines in cues:
-        assert before <= start <= end
-        assert 1 <= len(lines) <= 2
-        assert all(len(line) <= 42 or " " not in line for line in lines)
-        before = end
-    times = re.findall(r"(\S+) --> (\S+)", to_srt(transcript))
-    assert all(a <= b for a, b in times)
+def test_jsonl_is_the_segments_one_after_another(transcript: Transcript) -> None:
+    rows = [json.loads(line) for line in to_jsonl(transcript).splitlines()]
+    assert [row["text"] for row in rows] == [segment.text for segment in transcript.segments]
+    assert all(list(row) == ["file", "start", "end", "text", "words"] for row in rows)
+    assert [word for row in rows for word in row["words"]] == json.loads(to_json(transcript))["words"]
+    for name, one in BY_SEGMENT.items():
+        assert FORMATS[name](transcript) == "".join(one(s, transcript.file) for s in transcript.segments)
 
 
-def test_cues_break_at_pauses_and_are_even() -> None:
-    pause = transcript([("one", 0, 0.5), ("two", 2, 2.5)])
-    assert [lines for _, _, lines in cues_of(pause)] == [["one"], ["two"]]
-    text = str.split("this sentence is a little too long for just one line")
-    cue = cues_of(transcript([(w, i / 4, i / 4 + 0.25) for i, w in enumerate(text)]))[0]
-    assert cue[2] == ["this sentence is a little", "too long for just one line"]
+@settings(max_examples=30, deadline=None)
+@given(transcripts())
+def test_times_of_subtitles_never_run_backwards(transcript: Transcript) -> None:
+    clocks = re.findall(r"(\S+) --> (\S+)", to_srt(transcript))
+    times = [clock for pair in clocks for clock in pair]
+    assert times == sorted(times)
+    assert [pair[0].replace(",", ".") for pair in clocks] == re.findall(r"(\S+) -->", to_vtt(transcript))
 
 
 def test_every_format_is_complete() -> None:
-    assert set(FORMATS) == set(SUFFIXES) and set(FORMATS) > JOINABLE
+    assert set(FORMATS) == set(SUFFIXES) and set(FORMATS) > JOINABLE > set(BY_SEGMENT)
     from speech_reallm.cli.transcribe import FORMATS as CHOICES
 
     assert set(CHOICES) == set(FORMATS)
