@@ -23,6 +23,10 @@ export function refusal(code, message) {
   return new Failure(code, REFUSALS[code] ?? `The server said: ${message || code}`);
 }
 
+export function unreachable() {
+  return new Failure("gone", "The server cannot be reached. What was heard is on the page; try again later.");
+}
+
 /** What getUserMedia, or the lack of it, means. */
 export function microphoneFailure(error) {
   const site = "Choose a file instead, or";

@@ -1,6 +1,6 @@
 // One connection to /v1/stream: PCM out, messages in. See docs/websocket.md.
 
-import { Failure, refusal } from "./errors.js";
+import { Failure, refusal, unreachable } from "./errors.js";
 
 // more than so many seconds of sound waiting to be sent: the connection cannot carry live speech
 const MAX_BACKLOG_SECONDS = 20;
@@ -106,7 +106,7 @@ async function explain(code) {
         : `The server ended the connection (${code}). What was heard is on the page; start again to go on.`,
     );
   } catch {
-    return new Failure("gone", "The server cannot be reached. What was heard is on the page; try again later.");
+    return unreachable();
   }
 }
 

@@ -1,6 +1,6 @@
 // Where sound comes from: the microphone, or a file. A source has `rate`, `position()`, `start(onPcm)` and `stop()`.
 
-import { Failure, microphoneFailure } from "./errors.js";
+import { Failure, microphoneFailure, unreachable } from "./errors.js";
 
 // what a page can decode at once without hurting the machine
 const MAX_FILE_BYTES = 500 * 2 ** 20;
@@ -29,11 +29,16 @@ export class Microphone {
     microphone.media = media;
     try {
       microphone.context = new AudioContext({ latencyHint: "interactive" });
-      await microphone.context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
       await microphone.context.resume();
     } catch (error) {
       microphone.close();
       throw microphoneFailure(error);
+    }
+    try {
+      await microphone.context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
+    } catch {
+      microphone.close();
+      throw unreachable();
     }
     microphone.rate = microphone.context.sampleRate;
     return microphone;

@@ -1,0 +1,334 @@
+"""The page in a real browser, beside a server that does what the test wants."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import soundfile
+from browser import INSECURE_HOST, Page
+from fake_server import Client, FakeServer, word
+
+from speech_reallm.events import Final, Transcript, Word
+from speech_reallm.formats import FORMATS, SUFFIXES
+
+SEGMENTS = (
+    (word("hello", 0.1, 0.4, 0.5), word("world's", 0.5, 0.9, 1.0)),
+    (word("a<b&c", 1.2, 1.5), word("end", 1.6, 1.9, 0.2)),
+)
+
+
+def talk(client: Client) -> None:
+    """Two segments; the second word of the first grows."""
+    client.ready()
+    client.hear(0.4)
+    hello, world = SEGMENTS[0]
+    client.send("partial", text="hello wor", time=0.4, words=[hello, word("wor", 0.5, 0.6, 0.3)])
+    client.hear(0.5)
+    client.send("partial", text="ld's", time=0.5, words=[world])
+    client.send("final", text="hello world's", start=0.1, end=0.9, words=[hello, world])
+    client.send("endpoint", time=1.0)
+    client.hear_all()
+    client.send("partial", text="a<b&c end", time=2, words=list(SEGMENTS[1]))
+    client.send("final", text="a<b&c end", start=1.2, end=1.9, words=list(SEGMENTS[1]))
+    client.socket.close(1000)
+
+
+@pytest.fixture(scope="module")
+def fake() -> Iterator[FakeServer]:
+    with FakeServer(talk) as server:
+        yield server
+
+
+def start(page: Page, fake: FakeServer, script=talk) -> None:
+    fake.script = script
+    page.open(fake.url)
+    page.click("listen")
+
+
+def test_words_come_are_kept_and_downloaded(page: Page, fake: FakeServer, spoken: Path) -> None:
+    fake.script = talk
+    page.open(fake.url)
+    page.choose(spoken)
+    page.until(page.idle)
+    assert page.words == ["hello", "world's", "a<b&c", "end"]
+    assert page.status == "Done." and not page.notice
+    assert page.text("log") == "hello world'sa<b&c end"
+    # everything was sent, at the rate that was announced
+    client = fake.clients[-1]
+    duration = soundfile.info(spoken).duration
+    assert client.samples == pytest.approx(duration * client.rate, abs=client.rate / 100)
+
+    finals = [
+        Final(
+            " ".join(w["word"] for w in words),
+            tuple(Word(**w, emitted=0) for w in words),
+            words[0]["start"],
+            words[-1]["end"],
+        )
+        for words in SEGMENTS
+    ]
+    transcript = Transcript.of(finals, duration=client.samples / client.rate, seconds=0, file=spoken.name)
+    for name in ("text", "srt", "vtt", "json"):
+        file = page.download(SUFFIXES[name][1:])
+        assert file.stem == spoken.stem
+        written = file.read_text(encoding="utf-8")
+        if name == "json":
+            ours, theirs = json.loads(written), json.loads(FORMATS[name](transcript))
+            assert ours == {key: theirs[key] for key in ours}
+            assert set(theirs) - set(ours) == {"rtf"}
+        else:
+            assert written == FORMATS[name](transcript)
+    assert not page.complaints()
+
+
+def test_a_word_grows_and_tells_its_time(page: Page, fake: FakeServer) -> None:
+    start(page, fake)
+    page.until(lambda: page.words == ["hello", "world's"])
+    page.click("listen")
+    page.until(page.idle)
+    shades = page.js("return [...document.querySelectorAll('.word')].map((w) => getComputedStyle(w).color)")
+    assert shades[0] != shades[1] != shades[3]
+    # one stop for Tab, arrows within
+    assert page.js("return document.querySelectorAll('.word[tabindex=\"0\"]').length") == 1
+    first = page.driver.find_element("css selector", ".word")
+    page.js("arguments[0].focus()", first)
+    assert re.match(r"0\.10–0\.40 s · 50 % sure · shown \d+\.\d\d s later", page.find("tip").text)
+    first.send_keys("\ue014")  # right arrow
+    assert page.js("return document.activeElement.textContent") == "world's"
+    assert page.find("tip").text.startswith("0.50–0.90 s · 100 % sure")
+    assert page.js("return document.activeElement.getAttribute('aria-describedby')") == "tip"
+    page.driver.switch_to.active_element.send_keys("\ue00c")  # escape
+    assert not page.find("tip").is_displayed()
+    assert re.fullmatch(r"\d+\.\d\d s", page.text("latency-value"))
+
+
+def test_listening_goes_on_where_it_was(page: Page, fake: FakeServer) -> None:
+    start(page, fake)
+    for count in (4, 8):
+        page.until(lambda count=count: len(page.words) >= count - 2)
+        page.click("listen")
+        page.until(page.idle)
+        assert len(page.words) == count
+        if count == 4:
+            assert page.text("listen-label") == "Go on listening"
+            page.click("listen")
+    words = json.loads(page.download("json").read_text())["words"]
+    starts = [w["start"] for w in words]
+    heard = fake.clients[-2].samples / fake.clients[-2].rate
+    assert starts[4] == pytest.approx(heard + starts[0], abs=0.01)
+
+
+def refused(code: str, close: int):
+    return lambda client: client.refuse(code, close)
+
+
+@pytest.mark.parametrize(
+    ("code", "close", "says"),
+    [
+        ("busy", 1013, "The server is full"),
+        ("draining", 1012, "restarting"),
+        ("bad_request", 1008, "The server said: no: bad_request"),
+    ],
+)
+def test_a_server_that_refuses(page: Page, fake: FakeServer, code: str, close: int, says: str) -> None:
+    start(page, fake, refused(code, close))
+    assert says in page.until(lambda: page.notice)
+    page.until(page.idle)
+    assert page.find("listen").is_enabled()
+
+
+def test_a_connection_that_breaks_loses_no_words(page: Page, fake: FakeServer) -> None:
+    def vanish(client: Client) -> None:
+        client.ready()
+        client.hear(0.2)
+        client.send(
+            "partial", text="still here", time=0.2, words=[word("still", 0, 0.1), word("here", 0.1, 0.2)]
+        )
+        client.socket.socket.close()
+
+    start(page, fake, vanish)
+    assert "connection was lost" in page.until(lambda: page.notice)
+    page.until(page.idle)
+    assert page.words == ["still", "here"]
+    assert page.download("txt").read_text() == "still here\n"
+
+
+def test_nonsense_from_the_server_does_no_harm(page: Page, fake: FakeServer) -> None:
+    def babble(client: Client) -> None:
+        for text in ("", "{", "null", "[]", '"ready"', "7"):
+            client.socket.send(text)
+        client.socket.send(b"\x00\xff")
+        client.ready()
+        client.send("novelty", text="from the future")
+        client.send("final", text="never opened", words=[], start=0, end=0)
+        client.send("partial", text="<b>sane</b>", time=0, words=[word("<b>sane</b>", 0, 0.1)])
+        client.hear_all()
+        client.socket.close(1000)
+
+    start(page, fake, babble)
+    page.until(lambda: page.words == ["<b>sane</b>"])
+    page.click("listen")
+    page.until(page.idle)
+    assert not page.notice and not page.complaints()
+
+
+def test_a_key_is_asked_for(page: Page, fake: FakeServer) -> None:
+    def guarded(client: Client) -> None:
+        talk(client) if client.query.get("key") == "open sesame" else client.refuse("unauthorized", 1008)
+
+    start(page, fake, guarded)
+    assert "did not accept the key" in page.until(lambda: page.notice)
+    page.until(page.idle)
+    page.find("key").send_keys("open sesame\n")
+    assert not page.find("key-form").is_displayed()
+    page.click("listen")
+    page.until(lambda: len(page.words) >= 2)
+    page.click("listen")
+    page.until(page.idle)
+    page.js("sessionStorage.clear()")
+
+
+def test_the_microphone_is_refused(page: Page, fake: FakeServer) -> None:
+    fake.script = talk
+    page.open(fake.url)
+    page.permit("denied")
+    page.click("listen")
+    assert "microphone was refused" in page.until(lambda: page.notice)
+    page.until(page.idle)
+    assert page.js("return document.getElementById('notice').getAttribute('role')") == "alert"
+
+
+def test_a_page_that_browsers_do_not_trust(page: Page, fake: FakeServer, spoken: Path) -> None:
+    """No microphone without https, but files and copying work."""
+    fake.script = talk
+    page.open(fake.url.replace("localhost", INSECURE_HOST))
+    page.click("listen")
+    assert "https" in page.until(lambda: page.notice)
+    page.choose(spoken)
+    page.until(page.idle)
+    page.until(lambda: len(page.words) == 4)
+    page.click("copy")
+    page.until(lambda: page.status == "Copied.")
+
+
+def test_a_file_that_is_no_sound(page: Page, fake: FakeServer, tmp_path: Path) -> None:
+    fake.script = talk
+    page.open(fake.url)
+    for name, data, says in (("notes.wav", b"not a sound", "cannot decode"), ("none.wav", b"", "is empty")):
+        (tmp_path / name).write_bytes(data)
+        page.choose(tmp_path / name)
+        page.until(lambda name=name: page.notice.startswith(name))
+        assert says.split()[-1] in page.notice
+        page.until(page.idle)
+
+
+def test_a_file_does_not_replace_unsaved_words_unasked(page: Page, fake: FakeServer, spoken: Path) -> None:
+    fake.script = talk
+    page.open(fake.url)
+    page.choose(spoken)
+    page.until(lambda: len(page.words) == 4 and page.idle())
+    for answer, again in (("keep", False), ("replace", True)):
+        before = len(fake.clients)
+        page.choose(spoken)
+        page.until(lambda: page.find("replace").is_displayed())
+        page.driver.find_element("css selector", f"dialog [value={answer}]").click()
+        if again:
+            page.until(lambda before=before: len(fake.clients) > before)
+            page.until(page.idle)
+        assert len(page.words) == 4 and (len(fake.clients) > before) == again
+
+
+def test_a_delay_is_chosen(page: Page, fake: FakeServer) -> None:
+    fake.script = talk
+    page.open(fake.url)
+    labels = page.js("return [...document.querySelectorAll('#delays label')].map((l) => l.textContent)")
+    assert labels == ["0.72 s", "0.96 s", "1.2 s"]
+    page.js("document.querySelectorAll('#delays input')[2].click()")
+    assert "1.2 s" in page.text("promise")
+    page.click("listen")
+    page.until(lambda: len(page.words) >= 2)
+    assert fake.clients[-1].query["delay"] == "2"
+    page.click("listen")
+    page.until(page.idle)
+
+
+def test_no_server(page: Page, fake: FakeServer) -> None:
+    with FakeServer(talk) as gone:
+        page.open(gone.url)
+    page.click("listen")
+    assert "cannot be reached" in page.until(lambda: page.notice)
+
+
+@pytest.mark.parametrize("width", [320, 390, 768])
+def test_it_fits_small_screens(page: Page, fake: FakeServer, width: int) -> None:
+    metrics = {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        page.open(fake.url)
+        assert page.js("return document.documentElement.scrollWidth") <= width
+        assert page.find("listen").is_displayed()
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_everything_that_can_be_used_has_a_name(page: Page, fake: FakeServer) -> None:
+    page.open(fake.url)
+    tree = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    names: dict[str, list[str]] = {}
+    for node in tree:
+        if not node["ignored"]:
+            names.setdefault(node["role"]["value"], []).append(node.get("name", {}).get("value", ""))
+    for role in ("button", "radio", "group", "image", "region", "log"):
+        assert all(names.get(role, [""])), (role, names.get(role))
+    assert "Start listening" in names["button"]
+    assert "Download as SubRip subtitles" in names["button"]
+
+
+def transcript_of(seed: int) -> Transcript:
+    """Random segments: words of all lengths, pauses, fast and slow speech, punctuation."""
+    rng = random.Random(seed)
+    vocabulary = [
+        "a",
+        "the",
+        "is",
+        "I",
+        "and",
+        "because",
+        "well,",
+        "no.",
+        "why?",
+        "naïve",
+        "🙂",
+        "extraordinarily",
+        "x" * 50,
+    ]
+    time, finals = 0.0, []
+    for _ in range(rng.randint(1, 4)):
+        words = []
+        for _ in range(rng.randint(1, 30)):
+            start = time + rng.choice([0, 0, 0.1, 0.3, 1.2])
+            time = start + rng.uniform(0.05, 1)
+            words.append(Word(rng.choice(vocabulary), start, time, 0.5, time))
+        text = " ".join(w.word for w in words)
+        finals.append(Final(text, tuple(words), words[0].start, words[-1].end))
+    return Transcript.of(finals, duration=time, seconds=0)
+
+
+def test_subtitles_are_those_of_the_command_line(page: Page, fake: FakeServer) -> None:
+    """Python is the oracle of the page's own code."""
+    page.open(fake.url)
+    transcripts = [transcript_of(seed) for seed in range(60)]
+    written = page.driver.execute_async_script(
+        """
+        const [transcripts, done] = arguments;
+        import("./formats.js").then(({ toSrt, toVtt }) => done(transcripts.map((t) => [toSrt(t), toVtt(t)])));
+        """,
+        [{"segments": [asdict(segment) for segment in t.segments]} for t in transcripts],
+    )
+    assert written == [[FORMATS["srt"](t), FORMATS["vtt"](t)] for t in transcripts]
