@@ -18,8 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..recognizer import Recognizer
 from .metrics import CONTENT_TYPE
 from .plain import stream
+from .realtime import realtime
 from .settings import Refused, Settings
 from .state import Service, error_response
+from .uploads import transcriptions
 
 WEB = Path(__file__).parent / "web"
 # a blob is what the page offers for download; connections go to this host only
@@ -46,7 +48,9 @@ def make_app(recognizer: Recognizer, settings: Settings | None = None) -> Starle
         Route("/metrics", metrics),
         Route("/v1/info", info),
         Route("/v1/models", models),
+        Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
         WebSocketRoute("/v1/stream", stream),
+        WebSocketRoute("/v1/realtime", realtime),
     ]
     if (WEB / "index.html").is_file():
         routes.append(Mount("/", StaticFiles(directory=WEB, html=True)))

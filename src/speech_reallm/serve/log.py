@@ -39,3 +39,5 @@ def set_up(level: str = "info") -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.WARNING)
+    # it warns of every odd byte that a stranger sends
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)

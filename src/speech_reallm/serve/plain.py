@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket
 from ..events import Event, Final, Partial, Word
 from .batcher import Options, Session
 from .settings import Refused
-from .sockets import Gone, Socket, both
+from .sockets import Socket, both
 from .state import Service
 
 log = logging.getLogger("speech_reallm.serve")
@@ -34,18 +34,15 @@ async def stream(websocket: WebSocket) -> None:
     except Refused as refused:
         await service.refuse(socket, refused)
         return
-    with service.session(session, websocket):
-        try:
+    try:
+        with service.session(session, websocket):
             await socket.send(ready(service, session))
             await both(_read(socket, session), _write(socket, session, service))
             if session.stopped:
                 raise session.stopped
             await socket.close()
-        except Refused as refused:
-            session.stopped = refused
-            await service.fail(socket, refused)
-        except Gone:
-            session.stopped = session.stopped or Refused("gone", "the client hung up")
+    except Refused as refused:
+        await service.fail(socket, refused)
 
 
 async def _read(socket: Socket, session: Session) -> None:

@@ -69,6 +69,7 @@ HTTP_STATUS = {
     "bad_request": 400,
     "too_large": 413,
     "too_slow": 408,
+    "gone": 499,
     "internal": 500,
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from starlette.requests import HTTPConnection
@@ -20,7 +20,7 @@ from .batcher import Batcher, Session
 from .guard import Guard
 from .metrics import Metrics
 from .settings import Refused, Settings
-from .sockets import Socket
+from .sockets import Gone, Socket
 
 log = logging.getLogger("speech_reallm.serve")
 
@@ -67,8 +67,14 @@ class Service:
         await socket.close(refused.close_code, refused.message)
 
     @contextlib.contextmanager
-    def session(self, session: Session, request: HTTPConnection) -> Iterator[None]:
-        """Keeps the books of a session and closes it in the end, whatever happens."""
+    def session(
+        self, session: Session, request: HTTPConnection, audio: Callable[[], float] | None = None
+    ) -> Iterator[None]:
+        """Keeps the books of a session and closes it in the end, whatever happens.
+
+        Raises Refused as the body does, and for any fault. That the client is gone is no fault.
+        audio: seconds that came in all, where others took the session's place.
+        """
         client = request.client.host if request.client else None
         options = session.options
         log.info(
@@ -77,9 +83,15 @@ class Service:
         )
         try:
             yield
+        except Gone:
+            session.stopped = Refused("gone", "the client hung up")
+        except Refused as refused:
+            session.stopped = refused
+            raise
         except Exception:
             log.exception("session failed", extra={"session": session.id})
             session.stopped = Refused("internal", "a fault of the server")
+            raise session.stopped from None
         finally:
             session.close()
             code = session.stopped.code if session.stopped else "ok"
@@ -91,7 +103,7 @@ class Service:
                     "session": session.id,
                     "code": code,
                     "seconds": round(time.monotonic() - session.opened, 3),
-                    "audio": round(session.seconds, 3),
+                    "audio": round(audio() if audio else session.seconds, 3),
                 },
             )
 
@@ -124,11 +136,14 @@ class Service:
         }
 
 
-def error_response(refused: Refused) -> JSONResponse:
+def error_body(refused: Refused) -> dict[str, Any]:
     """An error of the HTTP side, in the shape that OpenAI's clients read."""
     kind = "invalid_request_error" if refused.status < 500 else "server_error"
-    body = {"error": {"message": refused.message, "type": kind, "param": None, "code": refused.code}}
+    return {"error": {"message": refused.message, "type": kind, "param": None, "code": refused.code}}
+
+
+def error_response(refused: Refused) -> JSONResponse:
     headers = {"Retry-After": "10"} if refused.status in (429, 503) else {}
     if refused.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body, refused.status, headers=headers)
+    return JSONResponse(error_body(refused), refused.status, headers=headers)

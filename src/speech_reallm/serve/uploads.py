@@ -1,0 +1,317 @@
+"""POST /v1/audio/transcriptions: a recording as text, JSON, subtitles, or text as it is recognised (SSE).
+
+A recording is recognised like any session, in the same batches; others do not wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from ..audio import AudioFile
+from ..errors import UserError
+from ..events import Event, Final, Partial, Transcript
+from ..formats import FORMATS
+from .batcher import Options, Session
+from .plain import word_json
+from .realtime_config import check_language
+from .settings import Refused
+from .state import Service, error_body
+
+log = logging.getLogger("speech_reallm.serve")
+
+RESPONSE_FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
+MAX_FIELDS = 64
+# of a field that is no file
+MAX_FIELD_BYTES = 64 << 10
+# beside the file: fields and boundaries
+FORM_BYTES = 1 << 20
+# seconds of audio that are decoded at a time
+BLOCK = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What a client asks for. words: with the times of words, in verbose_json."""
+
+    format: str
+    stream: bool
+    words: bool
+    delay: int | None = None
+
+
+async def transcriptions(request: Request) -> Response:
+    """The route. Whatever is wrong is told in the shape that OpenAI's clients read."""
+    service: Service = request.app.state.service
+    service.guard.check_origin(request)
+    service.check(request)
+    # before megabytes are read; asked again when they have been
+    service.batcher.admit()
+    form = await read_form(request, service.settings.upload_bytes, service.settings.send_seconds)
+    try:
+        wanted = read_wanted(form, service.recognizer.model.language)
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise Refused("bad_request", "file: send the recording as multipart/form-data")
+        recording = await asyncio.to_thread(Recording, file, service.settings.upload_seconds)
+    finally:
+        await form.close()
+    try:
+        options = Options(rate=recording.source.rate, delay=wanted.delay)
+        session = service.batcher.open(options, "upload")
+    except BaseException:
+        recording.close()
+        raise
+    if wanted.stream:
+        return EventStream(service, session, recording, request)
+    finals: list[Final] = []
+    try:
+        with service.session(session, request):
+            async with contextlib.aclosing(recognise(service, session, recording, request)) as events:
+                async for event in events:
+                    if isinstance(event, Final):
+                        finals.append(event)
+    finally:
+        recording.close()
+    transcript = Transcript.of(finals, duration=session.seconds, seconds=0.0)
+    return respond(transcript, wanted, service.recognizer.model.language)
+
+
+class Recording:
+    """An uploaded file on disk, for as long as it is needed; libsndfile wants a name or something seekable."""
+
+    def __init__(self, file: UploadFile, limit: float) -> None:
+        """Blocking. limit: seconds. Raises Refused for what is no audio."""
+        self._folder = tempfile.TemporaryDirectory(prefix="reallm-")
+        self._limit = limit
+        try:
+            # the name says the format where the content alone does not; nothing else of it is used
+            suffix = Path(file.filename or "").suffix.lower()
+            known = suffix if suffix in (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".au") else ""
+            path = Path(self._folder.name) / f"audio{known}"
+            file.file.seek(0)
+            with path.open("wb") as out:
+                while block := file.file.read(1 << 20):
+                    out.write(block)
+            self.source = AudioFile(path)
+            self._blocks = self.source.blocks(BLOCK)
+        except UserError as err:
+            self._folder.cleanup()
+            raise Refused("bad_request", self._message(err)) from None
+        except BaseException:
+            self._folder.cleanup()
+            raise
+
+    def _message(self, err: UserError) -> str:
+        # the file as its sender knows it
+        return str(err).replace(f"{self._folder.name}/", "")
+
+    def block(self) -> np.ndarray | None:
+        """Blocking: the next samples, float32 [n], None at the end. Raises Refused."""
+        try:
+            block = next(self._blocks, None)
+        except UserError as err:
+            raise Refused("bad_request", self._message(err)) from None
+        if block is not None:
+            self._limit -= len(block) / self.source.rate
+            if self._limit < 0:
+                raise Refused("too_large", "the recording is too long for this server; cut it")
+        # the decoder's buffer is used again
+        return None if block is None else np.array(block, np.float32)
+
+    def close(self) -> None:
+        self.source.close()
+        self._folder.cleanup()
+
+
+async def recognise(
+    service: Service, session: Session, recording: Recording, request: Request | None
+) -> AsyncIterator[Event]:
+    """Events of a recording. Raises Refused if it breaks. request: to notice that its client has left."""
+
+    async def feed() -> None:
+        try:
+            while not session.ended and (block := await asyncio.to_thread(recording.block)) is not None:
+                if request is not None and await request.is_disconnected():
+                    raise Refused("gone", "the client hung up")
+                await session.send(block)
+            session.finish()
+        except Refused as refused:
+            session.finish(refused)
+
+    feeder = asyncio.ensure_future(feed())
+    try:
+        async for events in session.events():
+            for event in events:
+                service.heard(session, event)
+                yield event
+        await feeder
+    finally:
+        feeder.cancel()
+        await asyncio.gather(feeder, return_exceptions=True)
+    if session.stopped:
+        raise session.stopped
+
+
+class EventStream(StreamingResponse):
+    """Deltas, and the whole text at the end, as server-sent events."""
+
+    def __init__(self, service: Service, session: Session, recording: Recording, request: Request) -> None:
+        self._session, self._recording = session, recording
+        events = _events(service, session, recording, request)
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # a client that leaves at once leaves the events unread, and nothing of them has run
+            self._session.close()
+            self._recording.close()
+
+
+async def _events(
+    service: Service, session: Session, recording: Recording, request: Request
+) -> AsyncIterator[str]:
+    def sent(fields: dict[str, Any]) -> str:
+        return f"data: {json.dumps(fields, ensure_ascii=False)}\n\n"
+
+    text, new_segment = "", False
+    try:
+        with service.session(session, request):
+            # that the client leaves, the response notices
+            async with contextlib.aclosing(recognise(service, session, recording, None)) as events:
+                async for event in events:
+                    if isinstance(event, Partial):
+                        delta = f" {event.text}" if text and new_segment else event.text
+                        text, new_segment = text + delta, False
+                        yield sent({"type": "transcript.text.delta", "delta": delta})
+                    elif isinstance(event, Final):
+                        new_segment = True
+            yield sent({"type": "transcript.text.done", "text": text})
+    except Refused as refused:
+        yield sent(error_body(refused))
+
+
+async def read_form(request: Request, limit: int, seconds: float) -> FormData:
+    """The form, its file on disk where it is large. seconds: a client that sends nothing is dropped.
+
+    Raises Refused for more than `limit` bytes and for what is no form.
+    """
+    limit += FORM_BYTES
+    length = request.headers.get("content-length", "0")
+    too_large = Refused("too_large", f"the file is larger than the {limit >> 20} MB that this server takes")
+    if not length.isdigit() or int(length[:20]) > limit:
+        raise too_large
+    receive: Callable[[], Any] = request.receive
+    taken = 0
+
+    async def counted() -> Message:
+        nonlocal taken
+        message = await asyncio.wait_for(receive(), seconds)
+        taken += len(message.get("body", b""))
+        if taken > limit:
+            raise too_large
+        return message
+
+    counting = Request(request.scope, counted)
+    try:
+        return await counting.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
+    except asyncio.TimeoutError:
+        raise Refused("too_slow", "the file stopped coming") from None
+    except ClientDisconnect:
+        raise Refused("gone", "the client hung up") from None
+    except Refused:
+        raise
+    except HTTPException as err:
+        raise Refused("bad_request", f"not a form that can be read: {err.detail}"[:200]) from None
+    except Exception:
+        # whatever else a form of a stranger may bring about in its parser
+        log.exception("unreadable form")
+        raise Refused("bad_request", "not a form that can be read; send multipart/form-data") from None
+
+
+def read_wanted(form: FormData, language: str) -> Wanted:
+    """What the fields ask for. Raises Refused. Prompts, temperatures and names of models are ignored."""
+
+    def text(name: str, default: str) -> str:
+        value = form.get(name, default)
+        if not isinstance(value, str):
+            raise Refused("bad_request", f"{name} must be text")
+        return value
+
+    check_language(text("language", ""), language)
+    kind = text("response_format", "json")
+    if kind not in RESPONSE_FORMATS:
+        raise Refused("bad_request", f"response_format must be one of {', '.join(RESPONSE_FORMATS)}")
+    stream = text("stream", "false").lower()
+    if stream not in ("true", "false", "1", "0", ""):
+        raise Refused("bad_request", "stream must be true or false")
+    asked = [*form.getlist("timestamp_granularities[]"), *form.getlist("timestamp_granularities")]
+    if not set(asked) <= {"word", "segment"}:
+        raise Refused("bad_request", "timestamp_granularities: word, segment")
+    delay = text("delay", "")
+    if delay and not (delay.isascii() and delay.isdigit() and len(delay) < 4):
+        raise Refused("bad_request", "delay must be a whole number of chunks")
+    return Wanted(
+        format=kind,
+        stream=stream in ("true", "1"),
+        words="word" in asked,
+        delay=int(delay) if delay else None,
+    )
+
+
+def respond(transcript: Transcript, wanted: Wanted, language: str) -> Response:
+    if wanted.format == "json":
+        usage = {"type": "duration", "seconds": round(transcript.duration, 3)}
+        return JSONResponse({"text": transcript.text, "usage": usage})
+    if wanted.format == "verbose_json":
+        return JSONResponse(verbose(transcript, wanted, language))
+    kind = "text/vtt" if wanted.format == "vtt" else "text/plain"
+    return PlainTextResponse(FORMATS[wanted.format](transcript), media_type=kind)
+
+
+def verbose(transcript: Transcript, wanted: Wanted, language: str) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "task": "transcribe",
+        "language": language,
+        "duration": round(transcript.duration, 3),
+        "text": transcript.text,
+        "segments": list(_segments(transcript)),
+        "usage": {"type": "duration", "seconds": round(transcript.duration, 3)},
+    }
+    if wanted.words:
+        body["words"] = [word_json(word) for word in transcript.words]
+    return body
+
+
+def _segments(transcript: Transcript) -> Iterator[dict[str, Any]]:
+    """Segments; what other recognisers have and this one has not is zero."""
+    for number, segment in enumerate(transcript.segments):
+        chances = [max(word.confidence, 1e-9) for word in segment.words]
+        yield {
+            "id": number,
+            "seek": 0,
+            "start": round(segment.start, 3),
+            "end": round(segment.end, 3),
+            "text": segment.text,
+            "tokens": [],
+            "temperature": 0.0,
+            "avg_logprob": round(float(np.mean(np.log(chances))), 4),
+            "compression_ratio": 0.0,
+            "no_speech_prob": 0.0,
+        }

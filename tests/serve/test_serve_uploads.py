@@ -1,0 +1,138 @@
+"""Uploads through the official client, in every format; what is no recording gets a clear answer."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+import soundfile
+from fake_model import speech
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from serving import PATIENCE, Running
+from test_serve_realtime import client_of
+
+from speech_reallm import Recognizer, Transcript
+from speech_reallm.formats import to_srt, to_text, to_vtt
+
+
+def recording(seconds: float = 6, rate: int = 16000, kind: str = "FLAC") -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, speech(seconds, rate=rate), rate, format=kind)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def flac() -> bytes:
+    return recording()
+
+
+@pytest.fixture(scope="module")
+def transcript(recognizer: Recognizer, flac: bytes, tmp_path_factory: pytest.TempPathFactory) -> Transcript:
+    path = tmp_path_factory.mktemp("uploads") / "talk.flac"
+    path.write_bytes(flac)
+    return recognizer.transcribe(path)
+
+
+def test_formats(server: Running, flac: bytes, transcript: Transcript) -> None:
+    create = client_of(server).audio.transcriptions.create
+    options = {"model": "whisper-1", "file": ("talk.flac", flac)}
+    assert create(**options).text == transcript.text != ""
+    for name, function in (("text", to_text), ("srt", to_srt), ("vtt", to_vtt)):
+        assert create(**options, response_format=name) == function(transcript)
+    verbose = create(**options, response_format="verbose_json", timestamp_granularities=["word", "segment"])
+    assert (verbose.text, verbose.duration) == (transcript.text, pytest.approx(6))
+    assert [w.word for w in verbose.words] == [w.word for w in transcript.words]
+    assert [w.start for w in verbose.words] == pytest.approx([w.start for w in transcript.words], abs=1e-3)
+    assert [s.text for s in verbose.segments] == [s.text for s in transcript.segments]
+    assert create(**options, response_format="verbose_json").words is None
+
+
+def test_text_as_it_is_recognised(server: Running, flac: bytes, transcript: Transcript) -> None:
+    stream = client_of(server).audio.transcriptions.create(
+        model="any", file=("talk.flac", flac), stream=True, language="en"
+    )
+    *deltas, done = list(stream)
+    assert {d.type for d in deltas} == {"transcript.text.delta"} and done.type == "transcript.text.done"
+    assert "".join(d.delta for d in deltas) == done.text == transcript.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "file", "complaint"),
+    [
+        ({}, b"", "empty"),
+        ({}, b"no audio at all", "not audio"),
+        ({}, b"RIFF\xff\xff\xff\xffWAVEfmt ", "not audio"),
+        ({"response_format": "docx"}, b"", "response_format"),
+        ({"language": "de"}, b"", "only en"),
+        ({"stream": "maybe"}, b"", "stream"),
+        ({"timestamp_granularities[]": "letter"}, b"", "granularities"),
+        ({"delay": "-1"}, b"", "delay"),
+        ({}, None, "file"),
+    ],
+)
+def test_what_cannot_be_used(server: Running, fields: dict, file: bytes | None, complaint: str) -> None:
+    answer = post(server, fields, file)
+    assert answer.status_code == 400
+    assert complaint in answer.json()["error"]["message"]
+    # the server's own folders are nobody's business
+    assert "/tmp" not in answer.text and "reallm-" not in answer.text
+
+
+def post(server: Running, fields: dict[str, Any], file: bytes | None) -> httpx2.Response:
+    files = {"file": ("../../x.wav", file)} if file is not None else {"other": ("x", b"")}
+    return httpx2.post(f"{server.url}/v1/audio/transcriptions", data=fields, files=files, timeout=PATIENCE)
+
+
+def test_too_large_too_long_too_many(start: Callable[..., Running], flac: bytes) -> None:
+    server = start(upload_bytes=1000, sessions=1, upload_seconds=5.0)
+    assert post(server, {}, bytes(2_000_000)).status_code == 413
+
+    def endless():
+        # no length is given beforehand
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(40):
+            yield bytes(100_000)
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    url = f"{server.url}/v1/audio/transcriptions"
+    assert httpx2.post(url, content=endless(), headers=headers, timeout=PATIENCE).status_code == 413
+    answer = post(server, {}, flac)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+    with server.socket() as client:
+        client.receive()
+        with pytest.raises(openai.InternalServerError) as refused:
+            client_of(server).audio.transcriptions.create(model="any", file=("talk.flac", flac))
+        assert refused.value.status_code == 503 and refused.value.code == "busy"
+
+
+def test_key_and_origin(start: Callable[..., Running], flac: bytes) -> None:
+    server = start(keys=("secret",))
+    with pytest.raises(openai.AuthenticationError):
+        client_of(server, "wrong").audio.transcriptions.create(model="any", file=("talk.flac", flac))
+    assert client_of(server, "secret").models.list().data[0].id == "fake"
+    client = client_of(server, "secret").with_options(default_headers={"Origin": "https://bad.example"})
+    with pytest.raises(openai.PermissionDeniedError):
+        client.audio.transcriptions.create(model="any", file=("talk.flac", flac))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=400), boundary=st.text("abB-=\"; ", max_size=12).map(str.strip), head=st.booleans())
+@example(body=b"--b\r\n\r\nx", boundary="b", head=False)
+@example(body=b'--b\r\nContent-Disposition: form-data; name="\xff"\r\n\r\n\r\n--b--', boundary="b", head=False)
+def test_any_bytes_get_an_answer(server: Running, body: bytes, boundary: str, head: bool) -> None:
+    if head:
+        body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + body
+        boundary = "b"
+        body += b"\r\n--b--\r\n"
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    answer = httpx2.post(
+        f"{server.url}/v1/audio/transcriptions", content=body, headers=headers, timeout=PATIENCE
+    )
+    assert 400 <= answer.status_code < 500 and json.loads(answer.text)["error"]["message"]
+    assert server.service.batcher.sessions == 0
