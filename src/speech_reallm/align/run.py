@@ -181,7 +181,7 @@ def align_manifest(
         total=len(cuts),
         aligned=len(file.cuts),
         dropped=Counter(d.reason for d in file.dropped.values()),
-        scores=file.scores,
+        scores=[] if teacher is None else file.scores,
     )
     if not file.cuts:
         raise UserError(

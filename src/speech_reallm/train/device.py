@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import functools
 import os
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+# of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def own_device() -> torch.device:
@@ -20,6 +25,18 @@ def own_device() -> torch.device:
 
 def device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
+
+
+def keep_memory() -> None:
+    """Keep what is freed for the next step, where the C library is glibc.
+
+    Left alone it returns large blocks to the system, which hands them out again page by page, cleared: a training step
+    on a CPU takes a quarter longer.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from ..config import TrainConfig, build, read_yaml, to_dict
 from ..errors import UserError
 from ..presets import with_preset
-from .device import own_device
+from .device import keep_memory, own_device
 from .loop import train, world
 
 
@@ -80,6 +80,7 @@ def run_training(
     config = load_config(path, overrides)
     if threads:
         torch.set_num_threads(threads)
+    keep_memory()
     distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if torch.cuda.is_available():
         torch.cuda.set_device(own_device())
