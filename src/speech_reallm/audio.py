@@ -23,6 +23,10 @@ MIN_RATE, MAX_RATE = 8000, 192000
 MAX_AMPLITUDE = 32.0
 
 
+class UnknownFormat(UserError):
+    """A file that libsndfile does not know; PyAV may."""
+
+
 class AudioWarning(UserWarning):
     """Something is wrong with a file, but what could be read of it is used."""
 
@@ -127,7 +131,7 @@ class AudioFile:
                 raise UserError(f"{path} is raw samples; convert it to WAV first")
             self._file = _Sequential(str(self.path))
         except (soundfile.LibsndfileError, TypeError, ValueError):
-            raise UserError(
+            raise UnknownFormat(
                 f"{path} is not audio that can be read (WAV, FLAC, MP3, Ogg, Opus, ...); convert it first"
             ) from None
         self.rate = self._file.samplerate

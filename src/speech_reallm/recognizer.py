@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .audio import SAMPLE_RATE, AudioFile
+from .audio import SAMPLE_RATE
 from .engine import Engine
 from .errors import UserError
 from .events import Event, Final, Transcript
+from .media import open_audio
 from .modelfolder import ModelFolder, open_folder
 from .stream import Stream, step
 from .tokenizer import Tokenizer
@@ -117,7 +118,7 @@ class Recognizer:
                 if on_event:
                     on_event(event)
 
-        with AudioFile(path) as source:
+        with open_audio(path) as source:
             stream = self.stream(source.rate, delay=delay, endpoint_silence=endpoint_silence, history=0)
             # short blocks, for `on_audio` may pace them as a live speaker would
             blocks = source.blocks(0.1)

@@ -24,19 +24,35 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 # the order of --help; verbs that are not named here follow
-ORDER = ("transcribe", "serve", "prepare", "tokenizer", "align", "train", "evaluate", "export", "card")
+ORDER = (
+    "transcribe",
+    "listen",
+    "serve",
+    "models",
+    "doctor",
+    "prepare",
+    "tokenizer",
+    "align",
+    "train",
+    "evaluate",
+    "export",
+    "card",
+)
 
 EPILOG = """examples:
   reallm transcribe talk.mp3
   reallm transcribe talk.mp3 --format srt --out subtitles/
-  reallm transcribe talk.mp3 --live
+  reallm listen
+  reallm doctor
 """
 
 # optional dependencies, and the extra that brings them
 _EXTRAS = {
     "evaluate": ("jiwer", "pocketsphinx", "whisper_normalizer", "matplotlib"),
+    "listen": ("sounddevice",),
     "llm": ("transformers", "peft"),
     "serve": ("starlette", "uvicorn", "websockets", "multipart", "prometheus_client"),
+    "media": ("av",),
     "train": ("torch", "lhotse", "scipy", "urllib3", "safetensors", "yaml", "tqdm", "tensorboard", "onnx"),
 }
 
