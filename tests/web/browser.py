@@ -44,6 +44,8 @@ class Page:
     def open(self, url: str) -> None:
         """Open the page anew; returns when it knows what the server offers, or that it does not."""
         self.driver.get("about:blank")
+        for file in self.downloads.iterdir():
+            file.unlink()
         self.permit("granted")
         self.driver.get_log("browser")
         self.driver.get(url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_words_come_are_kept_and_downloaded(page: Page, fake: FakeServer, spoken
     page.choose(spoken)
     page.until(page.idle)
     assert page.words == ["hello", "world's", "a<b&c", "end"]
-    assert page.status == "Done." and not page.notice
+    assert page.status.startswith("Done: 5 s of sound in") and not page.notice
     assert page.text("log") == "hello world'sa<b&c end"
     # everything was sent, at the rate that was announced
     client = fake.clients[-1]
@@ -217,6 +218,32 @@ def test_a_page_that_browsers_do_not_trust(page: Page, fake: FakeServer, spoken:
     page.until(lambda: page.status == "Copied.")
 
 
+def test_a_file_is_played_at_the_pace_of_speech(
+    page: Page, fake: FakeServer, spoken: Path, tmp_path: Path
+) -> None:
+    short = tmp_path / "short.wav"
+    samples, rate = soundfile.read(spoken)
+    soundfile.write(short, samples[:rate], rate)
+    took: list[float] = []
+
+    def clocked(client: Client) -> None:
+        client.ready()
+        client.hear(0.1)
+        started = time.monotonic()
+        client.hear_all()
+        took.append(time.monotonic() - started)
+        client.send("partial", text="end", time=1, words=[word("end", 0.5, 0.9)])
+        client.socket.close(1000)
+
+    fake.script = clocked
+    page.open(fake.url)
+    page.choose(short, aloud=True)
+    page.until(lambda: page.words and page.idle())
+    assert took[0] >= 0.8
+    assert fake.clients[-1].samples == pytest.approx(fake.clients[-1].rate, abs=2)
+    assert float(page.text("latency-value").split()[0]) > 0
+
+
 def test_a_file_that_is_no_sound(page: Page, fake: FakeServer, tmp_path: Path) -> None:
     fake.script = talk
     page.open(fake.url)
@@ -323,7 +350,7 @@ def transcript_of(seed: int) -> Transcript:
 def test_subtitles_are_those_of_the_command_line(page: Page, fake: FakeServer) -> None:
     """Python is the oracle of the page's own code."""
     page.open(fake.url)
-    transcripts = [transcript_of(seed) for seed in range(60)]
+    transcripts = [transcript_of(seed) for seed in range(30)]
     written = page.driver.execute_async_script(
         """
         const [transcripts, done] = arguments;

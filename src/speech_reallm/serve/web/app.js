@@ -34,9 +34,10 @@ async function run(open, name) {
   notice("");
   controls();
   let failure = null;
+  let done = "";
   try {
     source = await open();
-    await listen(source, name);
+    done = await listen(source, name);
   } catch (error) {
     if (!(error instanceof Failure)) console.error(error);
     failure = error instanceof Failure ? error : new Failure("page", `Something went wrong: ${error.message}`);
@@ -48,12 +49,13 @@ async function run(open, name) {
   waveform.stop();
   meter.add(transcript.words.slice(-1));
   document.title = "Speech ReaLLM";
-  status(failure ? "" : transcript.empty ? "Nothing was understood." : "Done.");
+  status(!failure && transcript.empty ? "Nothing was understood." : done);
   if (failure) notice(failure.message);
   if (failure?.code === "unauthorized") askForKey(true);
   controls();
 }
 
+/** Returns what there is to say when all went well. */
 async function listen(source, name) {
   status("Connecting …");
   const session = new Session({ rate: source.rate, delay: chosenDelay(), key: key(), onMessage: (m) => receive(m, source) });
@@ -79,6 +81,7 @@ async function listen(source, name) {
   status(isFile ? (source.live ? "Playing" : "Reading") : "Listening");
   controls();
   const wake = await navigator.wakeLock?.request("screen").catch(() => null);
+  const begun = performance.now();
   const sound = source.start(
     (pcm) => {
       peaks.push(pcm, source.rate);
@@ -87,22 +90,25 @@ async function listen(source, name) {
     },
     () => session.backlog,
   );
-  try {
-    // whichever ends first: the sound, or the connection
-    const early = await Promise.race([sound.then(() => "sound"), session.closed]);
-    if (early === "sound") {
-      source.ending = true;
-      status("Writing the last words …");
-      controls();
-      session.finish();
-    }
-    const failure = await session.closed;
-    if (failure) throw failure;
-  } finally {
-    session.finish();
+  // whichever ends first: the sound, perhaps with an error, or the connection
+  const ended = sound.then(
+    () => null,
+    (error) => error,
+  );
+  const first = await Promise.race([ended, session.closed.then(() => "connection")]);
+  if (first === "connection") {
     source.stop();
-    wake?.release();
+  } else {
+    source.ending = true;
+    status("Writing the last words …");
+    controls();
+    session.finish();
   }
+  const failure = (await session.closed) ?? (first instanceof Error ? first : null);
+  wake?.release();
+  if (failure) throw failure;
+  if (!source.live) return `Done: ${seconds(source.duration)} of sound in ${seconds((performance.now() - begun) / 1000)}.`;
+  return "Done.";
 }
 
 function receive(message, source) {

@@ -9,7 +9,7 @@ export class Failure extends Error {
 }
 
 const REFUSALS = {
-  busy: "The server is full. Try again in a minute; nothing you said was lost on the way.",
+  busy: "The server is full. Try again in a minute.",
   rate_limited: "Too many connections from here within a minute. Wait a little, then start again.",
   draining: "The server is restarting. What was heard is on the page; start again to go on.",
   unauthorized: "The server did not accept the key. Enter it again below.",
