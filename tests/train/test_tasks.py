@@ -19,11 +19,15 @@ from speech_reallm.train.checkpoint import load_weights
 from speech_reallm.train.loop import train
 
 
-def test_distillation_brings_the_streaming_encoder_near_its_teacher(corpus: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tail", [0.0, 1.0])
+def test_distillation_brings_the_streaming_encoder_near_its_teacher(
+    tail: float, corpus: Corpus, tmp_path: Path
+) -> None:
     # any encoder will do as a teacher
     run(tiny("ctc", corpus, tmp_path / "teacher", optim__steps=1))
     teacher = str(tmp_path / "teacher")
     data = tiny("distill", corpus, tmp_path / "student", teacher=teacher, data__dev=str(corpus.plain))
+    data["teacher_tail"] = tail
     data["optim"] |= {"steps": 25, "lr": 3e-3}
     best = run(data)
     curve = losses(tmp_path / "student")
@@ -33,6 +37,21 @@ def test_distillation_brings_the_streaming_encoder_near_its_teacher(corpus: Corp
     _, task = make(tiny("reallm", corpus, tmp_path / "next", init=[str(tmp_path / "student")]))
     weights = load_weights(tmp_path / "student")
     assert all(torch.equal(task.model.state_dict()[name], value) for name, value in weights.items())
+
+
+def test_the_tail_is_heard_by_the_teacher_alone(corpus: Corpus, tmp_path: Path) -> None:
+    run(tiny("ctc", corpus, tmp_path / "teacher", optim__steps=1))
+    data = tiny("distill", corpus, tmp_path / "student", teacher=str(tmp_path / "teacher"))
+    heard = []
+    for tail in (0.0, 0.5):
+        _, task = make({**data, "teacher_tail": tail})
+        batch = next(iter(task.epoch(0, 0)))
+        task._teacher[0].register_forward_hook(lambda _, args, out: heard.append((*args, out.shape[1])))
+        task.model.encoder.register_forward_hook(lambda _, args, out: heard.append((*args, None, out.shape[1])))
+        task(batch)
+    (own, _, _), (_, lengths, _), (longer_own, _, _), (_, longer, _) = heard
+    assert torch.equal(own, longer_own)
+    assert torch.equal(longer - lengths, torch.full_like(lengths, 8000))
 
 
 @pytest.mark.parametrize("cached", [True, False])

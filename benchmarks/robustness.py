@@ -1,0 +1,98 @@
+"""Where recognisers break: noise over speech, noise and silence without speech, single short words.
+
+    python benchmarks/robustness.py --limit 150
+
+- speech with noise added at 10 dB, each utterance with another noise, against the same speech without;
+- ten minutes of each kind of noise together, ten of digital silence, ten of faint hiss: every word is one too many;
+- yes, no, stop, go and the digits, spoken alone by three voices of flite (Debian package `flite`) between silences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from speech_reallm.align.synthetic import VOICES, available, speak_words
+from speech_reallm.audio import read_audio
+from speech_reallm.data.augment import add_noise
+from speech_reallm.evaluate.wer import align, make_normalizer, total
+from speech_reallm.recognizer import Recognizer
+
+FEED = 3840
+RATE = 16000
+WORDS = (
+    "yes", "no", "stop", "go", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"
+)  # fmt: skip
+
+
+def recognise(recognizer: Recognizer, audio: np.ndarray) -> str:
+    """The text of audio float32 [N], 16 kHz, fed in pieces of 240 ms."""
+    stream = recognizer.stream(sample_rate=RATE)
+    for start in range(0, len(audio), FEED):
+        stream.accept(audio[start : start + FEED])
+    return stream.finish().text
+
+
+def joined(parts: Iterable[np.ndarray], seconds: float) -> np.ndarray:
+    """The parts one after another, again and again, `seconds` long."""
+    whole = np.concatenate(list(parts))
+    return np.resize(whole, round(seconds * RATE)).astype(np.float32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", type=Path, default=Path("../shared/speech/librispeech-dev.jsonl"))
+    parser.add_argument("--noise", type=Path, default=Path("../shared/speech/noise.jsonl"))
+    parser.add_argument("--limit", type=int, default=150, help="utterances (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=10, help="of no speech (default: %(default)s)")
+    parser.add_argument("--snr", type=float, default=10, help="dB (default: %(default)s)")
+    parser.add_argument("--model")
+    args = parser.parse_args()
+    recognizer = Recognizer.load(args.model)
+    normalize = make_normalizer("librispeech")
+    rng = np.random.default_rng(0)
+    noises = [
+        read_audio(args.noise.parent / json.loads(line)["audio"]) for line in args.noise.read_text().splitlines()
+    ]
+
+    lines = args.manifest.read_text().splitlines()
+    rows = [json.loads(lines[i]) for i in rng.permutation(len(lines))[: args.limit]]
+    clean, noisy = [], []
+    for number, row in enumerate(rows):
+        audio = read_audio(args.manifest.parent / row["audio"])
+        reference = normalize(row["text"]).split()
+        mixed = add_noise(audio, noises[number % len(noises)], args.snr, rng).astype(np.float32)
+        for counts, samples in ((clean, audio), (noisy, np.clip(mixed, -1, 1))):
+            counts.append(align(reference, normalize(recognise(recognizer, samples)).split()).counts)
+    print(f"WER of {len(rows)} utterances: {total(clean).wer:.1f} %, at {args.snr:g} dB {total(noisy).wer:.1f} %")
+
+    seconds = args.minutes * 60
+    share = seconds / len(noises)
+    quiet = {
+        "noise": joined((joined([n], share) for n in noises), seconds),
+        "silence": np.zeros(round(seconds * RATE), np.float32),
+        "faint hiss": (1e-3 * rng.standard_normal(round(seconds * RATE))).astype(np.float32),
+    }
+    for name, audio in quiet.items():
+        print(f"words in {args.minutes:g} min of {name}: {len(recognise(recognizer, audio).split())}")
+
+    if not available():
+        print("single words: skipped, flite is not installed")
+        return
+    lost = right = 0
+    for voice in VOICES:
+        for word in WORDS:
+            audio, _ = speak_words([word], voice, rng, gap=(0.8, 1.2))
+            heard = normalize(recognise(recognizer, audio)).split()
+            lost += not heard
+            right += heard == [word]
+    share = 100 / (len(WORDS) * len(VOICES))
+    print(f"single words: {lost * share:.0f} % lost, {right * share:.0f} % right")
+
+
+if __name__ == "__main__":
+    main()
