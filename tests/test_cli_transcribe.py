@@ -19,7 +19,7 @@ from fake_model import speech
 
 from speech_reallm import Partial, Recognizer, UserError
 from speech_reallm.cli import main as cli
-from speech_reallm.cli._terminal import LiveText, Progress
+from speech_reallm.cli._terminal import LiveText, Progress, clock
 from speech_reallm.events import Final
 
 Run = Callable[..., tuple[int, str, str]]
@@ -122,6 +122,39 @@ def test_no_model(audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "no model folder" in capsys.readouterr().err
 
 
+def test_segments_are_printed_as_they_are_found(model_folder: Path, tmp_path: Path) -> None:
+    """Of an endless pipe nobody sees the end; words must not wait for it."""
+    command = [
+        sys.executable,
+        "-m",
+        "speech_reallm",
+        "transcribe",
+        "-",
+        "--rate",
+        "16000",
+        "--format",
+        "jsonl",
+    ]
+    process = subprocess.Popen(
+        [*command, "--model", model_folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(),
+    )
+    talk = np.concatenate([speech(1.5), np.zeros(32000, np.float32)])
+    process.stdin.write((talk * 32767).astype("<i2").tobytes())
+    process.stdin.flush()
+    row = json.loads(process.stdout.readline())
+    assert row["text"] and row["file"] == "standard input"
+    # nothing more comes, and Ctrl-C ends the waiting
+    process.send_signal(signal.SIGINT)
+    process.stdin = None
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and b"interrupted" in err and b"Traceback" not in err
+    assert all(json.loads(line)["start"] >= row["end"] for line in out.splitlines())
+
+
 def test_live(run: Run, audio: Path) -> None:
     started = time.monotonic()
     code, out, err = run(audio, "--live")
@@ -159,6 +192,31 @@ def test_interrupting_live_keeps_what_was_heard(model_folder: Path, tmp_path: Pa
     assert process.returncode == 130
     assert (first + out).decode() == (tmp_path / "long.txt").read_text() != ""
     assert b"interrupted" in err and b"Traceback" not in err
+
+
+def test_interrupting_many_files_writes_all_that_were_begun(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from speech_reallm.cli import transcribe
+
+    for i in range(12):
+        soundfile.write(tmp_path / f"{i:02}.wav", speech(3, i), 16000)
+    before = transcribe._Work._on_audio
+
+    def on_audio(work: transcribe._Work, index: int, seconds: float, of: float) -> bool:
+        if index == 7 and seconds > 1.5:
+            signal.raise_signal(signal.SIGINT)
+        return before(work, index, seconds, of)
+
+    monkeypatch.setattr(transcribe._Work, "_on_audio", on_audio)
+    out = tmp_path / "out"
+    command = ["transcribe", str(tmp_path), "--format", "text,srt", "--out", f"{out}/"]
+    assert cli.main([*command, "--model", str(model_folder)]) == 130
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"{i:02}.{s}" for i in range(8) for s in ("srt", "txt")
+    ]
+    assert all(path.read_text() for path in out.iterdir())
+    assert capsys.readouterr().err.count("interrupted") == 1
 
 
 def test_a_reader_that_leaves(model_folder: Path, audio: Path) -> None:
@@ -210,6 +268,16 @@ def test_progress_is_for_terminals_and_patience(monkeypatch: pytest.MonkeyPatch)
         progress.update(300.0)
         progress.close()
         assert ("50%" in out.getvalue() and "0:10 left" in out.getvalue()) is shown
+    assert [clock(s) for s in (0, 59.9, 75, 4000)] == ["0:00", "0:59", "1:15", "1:06:40"]
+
+
+def test_progress_of_several_files_counts_their_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress("0 of 2 files", 4e6, out := Terminal())
+    now[0] = 120.0
+    progress.update(1e6, 600.0, "1 of 2 files")
+    assert "1 of 2 files" in out.getvalue() and " 25% 30.0x, 1:00 left" in out.getvalue()
 
 
 def fails(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:

@@ -76,8 +76,11 @@ class Pipe:
 
     def _header(self) -> int:
         """Read up to the sound. Returns the sample rate, Hz."""
-        start = self._exactly(12)
-        if start[:4] not in (b"RIFF", b"RF64") or start[8:] != b"WAVE":
+        start = self._read(4)
+        if not start:
+            raise UserError(f"{self._name} is empty")
+        start += self._exactly(4 - len(start))
+        if start not in (b"RIFF", b"RF64") or self._exactly(8)[4:] != b"WAVE":
             raise UserError(
                 f"{self._name} is not WAV; for raw 16-bit samples add --rate HZ, other sound save to a file first"
             )
@@ -128,9 +131,7 @@ class Pipe:
         while (missing := count - buffer.tell()) > 0:
             data = self._read(min(missing, 1 << 16))
             if not data:
-                if not count or buffer.tell() or count != 12:
-                    raise self._damaged("its header breaks off")
-                raise UserError(f"{self._name} is empty")
+                raise self._damaged("its header breaks off")
             buffer.write(data)
         return buffer.getvalue()
 

@@ -1,11 +1,15 @@
-"""What the terminal shows: words as they come, and a progress bar."""
+"""The terminal: words as they come, a progress bar, and Ctrl-C."""
 
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import time
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TextIO
 
 from ..events import Event, Final, Partial
 
@@ -64,37 +68,82 @@ class Progress:
     """A bar with the time left, on standard error if that is a terminal; nothing for what is quickly done."""
 
     def __init__(self, label: str, total: float, out: TextIO | None = None) -> None:
-        """total: seconds of audio, 0 if not known."""
+        """total: of the work, in any unit; 0 if not known."""
         self._out = out or sys.stderr
         self._label, self._total = label, total
         self._on = self._out.isatty()
         self._started = time.monotonic()
         self._shown = 0.0
 
-    def update(self, done: float) -> None:
+    def update(self, done: float, seconds: float | None = None, label: str | None = None) -> None:
+        """done: in the unit of `total`. seconds: of audio, if that is another."""
+        self._label = label or self._label
         now = time.monotonic()
         elapsed = now - self._started
         if not self._on or elapsed < 1.0 or now - self._shown < 0.2:
             return
         self._shown = now
-        speed = done / elapsed
-        if self._total > 0 and done <= self._total:
+        seconds = done if seconds is None else seconds
+        speed = seconds / elapsed
+        if 0 < done <= self._total:
             share = done / self._total
             bar = "#" * int(share * 20)
-            left = (self._total - done) / max(speed, 1e-9)
-            text = f"{self._label} [{bar:.<20}] {share:4.0%} {speed:.1f}x, {_minutes(left)} left"
+            left = elapsed * (1 - share) / share
+            text = f"{self._label} [{bar:.<20}] {share:4.0%} {speed:.1f}x, {clock(left)} left"
         else:
-            text = f"{self._label} {_minutes(done)} {speed:.1f}x"
+            text = f"{self._label} {clock(seconds)} {speed:.1f}x"
         width = shutil.get_terminal_size().columns - 1
         self._out.write(f"\r\x1b[K{text[:width]}")
         self._out.flush()
 
     def close(self) -> None:
+        """Leave the line empty; the next update shows the bar again."""
         if self._shown:
             self._out.write("\r\x1b[K")
             self._out.flush()
             self._shown = 0.0
 
 
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+class Interrupt:
+    """Ctrl-C sets a flag, so that what has been heard can be finished; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._waiting = False
+        self._before: Any = None
+
+    def __enter__(self) -> Interrupt:
+        try:
+            self._before = signal.signal(signal.SIGINT, self._handle)
+        except ValueError:
+            # not in the main thread: Ctrl-C does not come here
+            self._before = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While something is waited for that may never come, Ctrl-C raises KeyboardInterrupt at once."""
+        if self.seen:
+            raise KeyboardInterrupt
+        self._waiting = True
+        try:
+            yield
+        finally:
+            self._waiting = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        again, self.seen = self.seen, True
+        if again or self._waiting:
+            raise KeyboardInterrupt
+
+
+def clock(seconds: float) -> str:
+    """75 -> 1:15, 4000 -> 1:06:40"""
+    minutes, seconds = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{seconds:02}"
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
