@@ -6,7 +6,7 @@ import { Failure, microphoneFailure, unreachable } from "./errors.js";
 const MAX_FILE_BYTES = 500 * 2 ** 20;
 const MAX_FILE_SECONDS = 2 * 3600;
 const FILE_RATE = 16000;
-const BLOCK_SECONDS = 0.1;
+const BLOCK_SECONDS = 0.04;
 // full speed: how much sound may wait in the browser to be sent
 const AHEAD_SECONDS = 8;
 
@@ -129,7 +129,7 @@ export class Recording {
     const block = Math.round(this.rate * BLOCK_SECONDS);
     while (this.sent < total && !this.stopped) {
       // at full speed some seconds at a time, so that the page stays alive
-      const due = this.aloud ? Math.ceil(this.position() * this.rate) : this.sent + 100 * block;
+      const due = this.aloud ? Math.ceil(this.position() * this.rate) : this.sent + 250 * block;
       for (;;) {
         const end = Math.min(this.sent + block, total);
         if (end === this.sent || end > due || backlog() > AHEAD_SECONDS) break;
