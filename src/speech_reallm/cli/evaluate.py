@@ -59,11 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..errors import UserError
     from ..evaluate.manifest import read_manifest
-    from ..evaluate.progress import Progress
     from ..evaluate.run import CLOCKS, evaluate
     from ..evaluate.times import WordTimes, read_alignments
     from ..evaluate.wer import align, make_normalizer, total
     from ..recognizer import Recognizer
+    from ._terminal import Progress
 
     # whatever can be wrong is found before minutes of computing
     align([], [])
@@ -82,13 +82,15 @@ def run(args: argparse.Namespace) -> int:
     recognizer = Recognizer.load(args.model, threads=args.threads, **options)
 
     done: list[Utterance] = []
-    progress = Progress(len(rows))
+    lengths = [row.duration for row in rows]
+    progress = Progress("evaluating", 0.0 if None in lengths else sum(lengths))
     interrupted = False
     try:
         for utterance in evaluate(recognizer, rows, normalize, times, clock=CLOCKS[args.clock]):
             done.append(utterance)
             so_far = total(u.alignment.counts for u in done).wer
-            progress.update(len(done), f"WER {so_far:.2f} %" if so_far is not None else "")
+            heard = sum(u.streamed.duration for u in done)
+            progress.update(heard, label=f"{len(done)}/{len(rows)}, WER {so_far or 0.0:.1f} %")
     except KeyboardInterrupt:
         interrupted = True
     finally:
