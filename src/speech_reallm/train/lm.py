@@ -60,7 +60,7 @@ class TextWindows:
 
 
 def _pieces(files: Sequence[str], tokenizer: Tokenizer, folder: Path) -> np.ndarray:
-    """All pieces of the files, uint16; computed once and kept under `folder`."""
+    """All pieces of the files, in as few bytes as their ids take; computed once and kept under `folder`."""
     from tqdm import tqdm
 
     key = hashlib.sha256(tokenizer.path.read_bytes())
@@ -79,7 +79,7 @@ def _pieces(files: Sequence[str], tokenizer: Tokenizer, folder: Path) -> np.ndar
             lines, desc=f"reading {Path(name).name}", mininterval=2 if sys.stderr.isatty() else 60
         ):
             found += tokenizer.encode(normalize_for_training(line))
-    ids = np.asarray(found, np.uint16)
+    ids = np.asarray(found, np.min_scalar_type(tokenizer.vocab_size))
     if len(ids) < 4 * LENGTH:
         raise UserError("the text is too short to train on")
     folder.mkdir(parents=True, exist_ok=True)
