@@ -47,7 +47,7 @@ EPILOG = """examples:
 """
 
 # optional dependencies, and the extra that brings them
-_EXTRAS = {
+EXTRAS = {
     "evaluate": ("jiwer", "pocketsphinx", "whisper_normalizer", "matplotlib"),
     "listen": ("sounddevice",),
     "llm": ("transformers", "peft"),
@@ -131,7 +131,7 @@ def _error(message: str) -> int:
 
 def _advice(module: str) -> str:
     name = module.split(".")[0]
-    for extra, modules in _EXTRAS.items():
+    for extra, modules in EXTRAS.items():
         if name in modules:
             return f"this command needs {name}: pip install 'speech-reallm[{extra}]'"
     return f"this command needs {name}: pip install {name}"

@@ -8,6 +8,10 @@ from ..errors import UserError
 
 NAME = "prepare"
 HELP = "turn a published corpus into manifests"
+EPILOG = """examples:
+  reallm prepare librispeech LibriSpeech/ data/
+  reallm prepare librispeech LibriSpeech/ data/ --subset dev-clean --subset train-clean-100
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
