@@ -9,6 +9,8 @@ import { Transcript } from "./transcript.js";
 import { Peaks, Waveform } from "./waveform.js";
 import { WordsView } from "./words.js";
 
+const MUTED_SECONDS = 2;
+
 const $ = (id) => document.getElementById(id);
 const transcript = new Transcript();
 const peaks = new Peaks();
@@ -82,11 +84,15 @@ async function listen(source, name) {
   controls();
   const wake = await navigator.wakeLock?.request("screen").catch(() => null);
   const begun = performance.now();
+  let silence = 0;
   const sound = source.start(
     (pcm) => {
       peaks.push(pcm, source.rate);
       transcript.heard((source.count = (source.count ?? 0) + pcm.length / source.rate));
       session.send(pcm);
+      if (isFile) return;
+      silence = isSilent(pcm) ? silence + pcm.length / source.rate : 0;
+      status(silence > MUTED_SECONDS ? "Listening, but the microphone gives no sound. Is it muted?" : "Listening");
     },
     () => session.backlog,
   );
@@ -110,6 +116,9 @@ async function listen(source, name) {
   if (!source.live) return `Done: ${seconds(source.duration)} of sound in ${seconds((performance.now() - begun) / 1000)}.`;
   return "Done.";
 }
+
+/** Even a quiet room is louder than this. */
+const isSilent = (pcm) => pcm.every((sample) => sample > -3 && sample < 3);
 
 function receive(message, source) {
   if (message.type === "partial") {
@@ -201,7 +210,8 @@ function controls() {
 }
 
 function status(text) {
-  $("status").textContent = text;
+  // screen readers read out every change, so there must be none without a reason
+  if ($("status").textContent !== text) $("status").textContent = text;
 }
 
 function notice(text) {

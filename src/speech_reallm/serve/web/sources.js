@@ -48,8 +48,10 @@ export class Microphone {
   start(onPcm) {
     this.samples = 0;
     this.arrived = performance.now();
-    const node = new AudioWorkletNode(this.context, "capture", { numberOfOutputs: 0 });
+    const node = new AudioWorkletNode(this.context, "capture");
     this.context.createMediaStreamSource(this.media).connect(node);
+    // it plays nothing, but some browsers run only what leads to the loudspeaker
+    node.connect(this.context.destination);
     this.port = node.port;
     const [track] = this.media.getAudioTracks();
     return new Promise((resolve, reject) => {
