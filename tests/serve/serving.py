@@ -96,7 +96,12 @@ class Client:
 
 @contextlib.contextmanager
 def open_socket(url: str, **options: Any) -> Iterator[Client]:
-    options = {"compression": None, "open_timeout": PATIENCE, "ping_interval": None, "close_timeout": 2} | options
+    options = {
+        "compression": None,
+        "open_timeout": PATIENCE,
+        "ping_interval": None,
+        "close_timeout": 2,
+    } | options
     with connect(url, **options) as connection:
         yield Client(connection)
 

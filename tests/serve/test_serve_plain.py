@@ -73,7 +73,16 @@ def test_sessions_at_once_do_not_mix(server: Running, recognizer: Recognizer) ->
 
 @pytest.mark.parametrize(
     "query",
-    ["rate=7999", "rate=1e4", "rate=16_000", "rate=-1", "delay=3", "delay=x", "endpoint_ms=60001", "rate=\u0664"],
+    [
+        "rate=7999",
+        "rate=1e4",
+        "rate=16_000",
+        "rate=-1",
+        "delay=3",
+        "delay=x",
+        "endpoint_ms=60001",
+        "rate=\u0664",
+    ],
 )
 def test_options_out_of_range(server: Running, query: str) -> None:
     with server.socket(f"/v1/stream?{query}") as client:

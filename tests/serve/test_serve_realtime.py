@@ -54,7 +54,9 @@ def test_turns_that_the_client_commits(server: Running, recognizer: Recognizer) 
     with client_of(server).realtime.connect(extra_query={"intent": "transcription"}) as connection:
         created = connection.recv()
         assert created.type == "session.created" and created.session.type == "transcription"
-        session = configure(connection, None, transcription={"model": "gpt-live-transcribe", "language": "en"})
+        session = configure(
+            connection, None, transcription={"model": "gpt-live-transcribe", "language": "en"}
+        )
         assert session.audio.input.turn_detection is None and session.audio.input.format.rate == 24000
         previous = None
         # the second turn knows nothing of the first

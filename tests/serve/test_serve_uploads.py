@@ -122,9 +122,13 @@ def test_key_and_origin(start: Callable[..., Running], flac: bytes) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(body=st.binary(max_size=400), boundary=st.text("abB-=\"; ", max_size=12).map(str.strip), head=st.booleans())
+@given(
+    body=st.binary(max_size=400), boundary=st.text('abB-="; ', max_size=12).map(str.strip), head=st.booleans()
+)
 @example(body=b"--b\r\n\r\nx", boundary="b", head=False)
-@example(body=b'--b\r\nContent-Disposition: form-data; name="\xff"\r\n\r\n\r\n--b--', boundary="b", head=False)
+@example(
+    body=b'--b\r\nContent-Disposition: form-data; name="\xff"\r\n\r\n\r\n--b--', boundary="b", head=False
+)
 def test_any_bytes_get_an_answer(server: Running, body: bytes, boundary: str, head: bool) -> None:
     if head:
         body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + body

@@ -27,9 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--model", metavar="FOLDER", help="a model folder (default: the built-in one)")
     parser.add_argument("--delay", type=int, metavar="CHUNKS", help="label delay of sessions that name none")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: %(default)s)")
     parser.add_argument(
-        "--sessions", type=int, default=64, metavar="N", help="at a time; more are refused (default: %(default)s)"
+        "--threads", type=int, default=1, metavar="N", help="CPU threads (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sessions",
+        type=int,
+        default=64,
+        metavar="N",
+        help="at a time; more are refused (default: %(default)s)",
     )
     parser.add_argument("--api-key-file", metavar="FILE", help="who has one of these keys may come in")
     parser.add_argument(
@@ -47,17 +53,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sessions and uploads from one address; 0 for any number (default: %(default)s)",
     )
     parser.add_argument(
-        "--idle", type=float, default=60, metavar="S", help="end sessions without audio after (default: %(default)g)"
+        "--idle",
+        type=float,
+        default=60,
+        metavar="S",
+        help="end sessions without audio after (default: %(default)g)",
     )
     parser.add_argument(
-        "--drain", type=float, default=30, metavar="S", help="at the end, wait this long (default: %(default)g)"
+        "--drain",
+        type=float,
+        default=30,
+        metavar="S",
+        help="at the end, wait this long (default: %(default)g)",
     )
     parser.add_argument(
-        "--max-upload-mb", type=int, default=200, metavar="MB", help="size of an uploaded file (default: %(default)s)"
+        "--max-upload-mb",
+        type=int,
+        default=200,
+        metavar="MB",
+        help="size of an uploaded file (default: %(default)s)",
     )
     parser.add_argument("--log-transcripts", action="store_true", help="log what was said, too")
     parser.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="default: %(default)s"
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="default: %(default)s",
     )
 
 
@@ -88,7 +109,9 @@ def read_keys(file: str | None) -> tuple[str, ...]:
         try:
             lines = Path(file).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as err:
-            raise UserError(f"cannot read the keys in {file}: {getattr(err, 'strerror', 'not text')}") from None
+            raise UserError(
+                f"cannot read the keys in {file}: {getattr(err, 'strerror', 'not text')}"
+            ) from None
         found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not found:
             raise UserError(f"{file} holds no keys; write one a line")

@@ -52,7 +52,9 @@ class Guard:
         except ValueError:
             same = False
         if not same:
-            raise Refused("forbidden", "pages of this origin may not connect; the server's --origin allows them")
+            raise Refused(
+                "forbidden", "pages of this origin may not connect; the server's --origin allows them"
+            )
 
     def count(self, request: HTTPConnection) -> None:
         """One more session or upload from this address."""

@@ -21,8 +21,12 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         made = {"registry": self.registry}
         self.opened = Counter("reallm_sessions_opened", "Sessions admitted, by protocol", ["kind"], **made)
-        self.refused = Counter("reallm_refused", "Sessions and requests refused, by reason", ["reason"], **made)
-        self.failed = Counter("reallm_failed", "Sessions ended before their time, by reason", ["reason"], **made)
+        self.refused = Counter(
+            "reallm_refused", "Sessions and requests refused, by reason", ["reason"], **made
+        )
+        self.failed = Counter(
+            "reallm_failed", "Sessions ended before their time, by reason", ["reason"], **made
+        )
         self.audio = Counter("reallm_audio_seconds", "Audio recognised", **made)
         self.compute = Counter("reallm_compute_seconds", "Time spent in recognition", **made)
         self.words = Counter("reallm_words", "Words in finished segments", **made)
@@ -50,7 +54,9 @@ class Metrics:
             self.batch.observe(streams)
         self.compute.inc(seconds)
         self.audio.inc(audio)
-        busy, heard = ((1 - FRESH) * old + new for old, new in zip(self._lately, (seconds, audio), strict=True))
+        busy, heard = (
+            (1 - FRESH) * old + new for old, new in zip(self._lately, (seconds, audio), strict=True)
+        )
         self._lately = (busy, heard)
         if heard > 0:
             self.factor.set(busy / heard)

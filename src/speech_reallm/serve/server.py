@@ -37,7 +37,9 @@ class Server(uvicorn.Server):
             ws="websockets-sansio",
             ws_max_size=settings.message_bytes,
             ws_ping_interval=settings.ping_seconds,
-            ws_ping_timeout=settings.ping_seconds,
+            # pings keep proxies from giving up; who is gone is noticed by `idle_seconds`. An answer to a ping
+            # may be long in coming: it waits behind audio that was sent faster than it is recognised
+            ws_ping_timeout=None,
             # audio does not compress, and every compressor costs memory
             ws_per_message_deflate=False,
             limit_concurrency=settings.sessions + SPARE_CONNECTIONS,
@@ -82,13 +84,18 @@ class Server(uvicorn.Server):
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises UserError where that is not possible."""
+    if not 0 <= port <= 65535:
+        # the resolver would take what is left of it modulo 65536
+        raise UserError(f"--port must be from 0 to 65535, not {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         sock = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError, UnicodeError):
-        raise UserError(f"{host}:{port} is no address to listen at; try --host 127.0.0.1 --port 8000") from None
+    except (OSError, UnicodeError):
+        raise UserError(
+            f"{host}:{port} is no address to listen at; try --host 127.0.0.1 --port 8000"
+        ) from None
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)

@@ -1,0 +1,225 @@
+"""The command, its limits and what surrounds it: options, metrics, headers, logs, example, container."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from serving import Running, say
+from starlette.datastructures import QueryParams
+from test_serve_plain import AUDIO
+
+from speech_reallm import Recognizer
+from speech_reallm.cli import main as cli
+from speech_reallm.cli.serve import read_keys
+from speech_reallm.errors import UserError
+from speech_reallm.modelfolder import find_model
+from speech_reallm.serve.log import JsonFormatter
+from speech_reallm.serve.plain import read_message, read_options
+from speech_reallm.serve.realtime import parse
+from speech_reallm.serve.realtime_config import Config, update
+from speech_reallm.serve.settings import CLOSE_CODES, Refused, Settings
+from speech_reallm.serve.state import error_response
+
+ROOT = Path(__file__).parents[2]
+
+FIELDS = [
+    *("type", "audio", "input", "format", "rate", "transcription", "language", "delay", "turn_detection"),
+    *("silence_duration_ms", "input_audio_format", "input_audio_transcription", "x"),
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(FIELDS),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_any_session_is_taken_or_refused(session: object) -> None:
+    try:
+        config = update(Config(), session, "en", (0, 1, 2))
+    except Refused as refused:
+        assert refused.code == "bad_request" and "\n" not in refused.message
+    else:
+        # whatever was taken, a stream can be opened with
+        assert 8000 <= config.rate <= 192000 and config.delay in (None, 0, 1, 2)
+        assert config.silence_ms is None or config.options().endpoint_silence > 0
+        json.dumps([config.describe("m"), config.describe_flat("m")])
+
+
+@given(JSON.map(json.dumps) | st.text(max_size=50) | st.binary(max_size=50))
+def test_any_message_is_taken_or_refused(message: str | bytes) -> None:
+    try:
+        assert isinstance(parse(message)["type"], str)
+    except Refused as refused:
+        assert refused.code == "bad_message"
+    if isinstance(message, str):
+        try:
+            assert read_message(message) == "finish"
+        except Refused as refused:
+            assert refused.code == "bad_message"
+
+
+@given(st.dictionaries(st.sampled_from(["rate", "delay", "endpoint_ms"]), st.text(max_size=12)))
+def test_any_query_is_taken_or_refused(query: dict[str, str]) -> None:
+    try:
+        options = read_options(QueryParams(query))
+    except Refused as refused:
+        assert refused.code == "bad_request"
+    else:
+        assert 8000 <= options.rate <= 192000
+
+
+def test_every_code_is_documented() -> None:
+    page = (ROOT / "docs/websocket.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\d{4}) \|", page, re.MULTILINE))
+    assert rows == {name: str(code) for name, code in CLOSE_CODES.items()}
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--host", "256.1.1.1"], "no address"),
+        (["--port", "70000"], "--port must be"),
+        (["--port", "-1"], "--port must be"),
+        (["--sessions", "0"], "sessions must be at least 1"),
+        (["--idle", "nan"], "idle_seconds"),
+        (["--api-key-file", os.devnull], "holds no keys"),
+        (["--api-key-file", "nowhere"], "cannot read the keys"),
+        (["--delay", "9"], "delay"),
+    ],
+)
+def test_what_cannot_be_served(
+    model_folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], complaint: str
+) -> None:
+    assert cli.main(["serve", "--model", str(model_folder), *options]) == 2
+    error = capsys.readouterr().err
+    assert complaint in error and error.count("\n") == 1
+
+
+def test_a_port_that_is_taken(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert cli.main(["serve", "--model", str(model_folder), "--port", port]) == 2
+    assert "try another --port" in capsys.readouterr().err
+
+
+def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REALLM_API_KEY", raising=False)
+    assert read_keys(None) == ()
+    file = tmp_path / "keys"
+    file.write_text("# for whom\nfirst\n\n second \n")
+    monkeypatch.setenv("REALLM_API_KEY", "third")
+    assert read_keys(str(file)) == ("third", "first", "second")
+    with pytest.raises(UserError, match="ASCII"):
+        Settings(keys=("schl\u00fcssel",))
+
+
+def test_metrics_health_and_info(start: Callable[..., Running], recognizer: Recognizer) -> None:
+    server = start()
+    with server.socket() as client:
+        say(client, AUDIO)
+    text = get(server, "/metrics")
+    figures = dict(re.findall(r"^(reallm_\w+(?:\{.*\})?) (.*)$", text, re.MULTILINE))
+    assert float(figures["reallm_audio_seconds_total"]) == pytest.approx(6)
+    assert float(figures["reallm_chunk_latency_seconds_count"]) >= 6 / recognizer.model.chunk_seconds
+    assert float(figures["reallm_real_time_factor"]) > 0
+    assert figures['reallm_sessions_opened_total{kind="stream"}'] == "1.0"
+    assert {"reallm_sessions", "reallm_queue_depth"} <= set(figures)
+    assert json.loads(get(server, "/health"))["status"] == "ok"
+    info = json.loads(get(server, "/v1/info"))
+    assert info["models"] == ["fake"] and info["limits"]["sessions"] == 64 and info["delays"] == [0, 1, 2]
+
+
+def get(server: Running, path: str) -> str:
+    with urllib.request.urlopen(server.url + path) as answer:
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+        return answer.read().decode()
+
+
+def test_the_page_is_served(server: Running) -> None:
+    page = get(server, "/")
+    for name in re.findall(r'(?:src|href)="([\w./-]+\.(?:js|css|svg))"', page):
+        assert get(server, f"/{name.lstrip('/')}")
+
+
+def test_what_is_not_there(server: Running) -> None:
+    for path in ("/v1/nothing", "/..%2f..%2fsettings.py", "/settings.py"):
+        with pytest.raises(urllib.error.HTTPError) as missing:
+            urllib.request.urlopen(server.url + path)
+        assert missing.value.code == 404
+
+
+def test_an_idle_session_has_no_state(start: Callable[..., Running]) -> None:
+    server = start()
+    with server.socket() as client:
+        client.receive()
+        (session,) = server.service.batcher._sessions
+        assert session._stream is None
+        client.send(AUDIO[:4000])
+        client.send({"type": "finish"})
+        client.rest()
+        assert session._stream is None
+
+
+def test_the_log_is_json() -> None:
+    record = logging.makeLogRecord({"msg": "a %s", "args": ("b",), "levelname": "INFO", "session": "s-1"})
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["event"], line["level"], line["session"]) == ("a b", "info", "s-1")
+    assert set(line) == {"time", "level", "event", "session"}
+
+
+def test_errors_have_the_shape_of_openai() -> None:
+    answer = error_response(Refused("busy", "full"))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+    assert json.loads(bytes(answer.body))["error"]["code"] == "busy"
+
+
+def test_the_example_client() -> None:
+    """The recording that comes with the project, through the model that comes with it."""
+    try:
+        find_model(None)
+    except UserError as err:
+        pytest.skip(str(err))
+    recognizer = Recognizer.load()
+    server = Running(recognizer)
+    demo = ROOT / "examples/demo.opus"
+    environment = os.environ | {
+        "REALLM_SERVER": f"ws://127.0.0.1:{server.port}",
+        "REALLM_PACE": "0",
+        "PYTHONIOENCODING": "utf-8",
+    }
+    command = [sys.executable, str(ROOT / "examples/asyncio_client.py"), str(demo)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
+    server.stop()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == recognizer.transcribe(demo).text.split()
+
+
+def test_the_container_runs_what_there_is() -> None:
+    lines = (ROOT / "Containerfile").read_text(encoding="utf-8")
+    entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", lines, re.MULTILINE)[1])
+    assert cli._parser().parse_args(entry[1:]).verb.NAME == "serve"
+    assert re.search(r"^USER (?!root)", lines, re.MULTILINE) and "HEALTHCHECK" in lines
+    unit = (ROOT / "examples/reallm.service").read_text(encoding="utf-8")
+    command = re.search(r"^ExecStart=\S+/reallm (.*)$", unit, re.MULTILINE)[1]
+    assert cli._parser().parse_args(command.split()).verb.NAME == "serve"
