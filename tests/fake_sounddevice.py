@@ -56,7 +56,7 @@ def fake_sounddevice(
         def __init__(
             self, *, samplerate, blocksize, device, channels, dtype, callback, finished_callback
         ) -> None:
-            assert dtype == "float32"
+            assert dtype == "int16"
             if refuse_mono and channels == 1:
                 raise PortAudioError("Invalid number of channels [PaErrorCode -9998]")
             self.blocksize, self.channels = blocksize, channels
@@ -69,10 +69,10 @@ def fake_sounddevice(
             threading.Thread(target=self._play, daemon=True).start()
 
         def _play(self) -> None:
-            buffer = np.empty((self.blocksize, self.channels), np.float32)
+            buffer = np.empty((self.blocksize, self.channels), np.int16)
             for start in range(0, len(samples) - self.blocksize + 1, self.blocksize):
                 # PortAudio, too, uses the same memory again and again
-                buffer[:] = samples[start : start + self.blocksize, None]
+                buffer[:] = np.round(32767 * samples[start : start + self.blocksize, None])
                 self.callback(buffer, self.blocksize, None, None)
             if then:
                 then()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,6 +104,16 @@ def test_patterns_and_files_named_twice(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no sound or video files in the folder empty"):
         find_inputs(["empty"])
+
+
+def test_a_name_that_is_not_utf8(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"in/caf\xe9.wav")
+    try:
+        wav(path)
+    except OSError:
+        pytest.skip("this file system wants names in UTF-8")
+    code, out, err = run("in", "--format", "json")
+    assert (code, err) == (0, "") and json.loads(out)["file"] == "in/caf?.wav"
 
 
 def test_options_that_do_not_fit(run: Run, tmp_path: Path) -> None:

@@ -26,9 +26,11 @@ def default_model() -> Path:
         pytest.skip(str(err))
 
 
-def run(name: str, *files: Path) -> str:
-    """Standard output of an example; it must not write to standard error."""
+def run(name: str, *files: Path | str, path: Path | None = None) -> str:
+    """Standard output of an example; it must not write to standard error. path: where it finds modules first."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    if path:
+        environment["PYTHONPATH"] = str(path)
     command = [sys.executable, str(EXAMPLES / name), *map(str, files)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -65,6 +67,31 @@ def test_stream_chunks(heard: list[str]) -> None:
 def test_many_streams(heard: list[str]) -> None:
     lines = run("many_streams.py", DEMO, DEMO).splitlines()
     assert [words(line.split(": ", 1)[1]) for line in lines] == [heard, heard]
+
+
+def test_transcribe_many(heard: list[str]) -> None:
+    first, second = run("transcribe_many.py", DEMO, "missing.wav").splitlines()
+    assert first == "missing.wav: missing.wav: no such file"
+    assert words(second.split(": ", 1)[1]) == heard
+
+
+def test_microphone(heard: list[str], tmp_path: Path) -> None:
+    """A module sounddevice whose microphone plays the demo."""
+    (tmp_path / "sounddevice.py").write_text(
+        f"""
+import sys
+import numpy, soundfile
+sys.path.append({str(Path(__file__).parent)!r})
+from fake_sounddevice import fake_sounddevice
+samples, rate = soundfile.read({str(DEMO)!r}, dtype="float32")
+samples = numpy.concatenate([samples, numpy.zeros(rate, numpy.float32)])
+globals().update(vars(fake_sounddevice(samples, rate=rate)))
+"""
+    )
+    import soundfile
+
+    said = run("microphone.py", str(soundfile.info(DEMO).duration), path=tmp_path)
+    assert words(said) == heard
 
 
 def test_subtitles(heard: list[str]) -> None:

@@ -129,6 +129,26 @@ def test_a_damaged_file_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     assert np.isfinite(samples).all() and 1.5 * 16000 < len(samples) < 6 * 16000
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_no_damage_does_harm(tmp_path: Path, suffix: str) -> None:
+    whole = write(tmp_path / f"whole.{suffix}", tone(0.3), codec="aac").read_bytes()
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"damaged.{suffix}"
+    for _ in range(15):
+        data = bytearray(whole[: rng.integers(1, len(whole) + 1)] if rng.random() < 0.3 else whole)
+        for at in rng.integers(0, len(data), rng.integers(1, 30)):
+            data[at] = rng.integers(256)
+        path.write_bytes(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AudioWarning)
+            try:
+                samples = read(path)
+            except UserError as err:
+                assert "\n" not in str(err)
+                continue
+        assert np.isfinite(samples).all()
+
+
 def test_without_pyav_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.m4a", tone(0.2), codec="aac")
     real = builtins.__import__

@@ -53,7 +53,7 @@ def test_command(command: str) -> None:
     elif program in ("reallm", ".venv/bin/reallm"):
         assert arguments[0] == cli._parser().parse_args(arguments).verb.NAME
     elif program.endswith("pip"):
-        extras = re.findall(r"\[(\w+)\]", arguments[-1])
+        extras = [extra for group in re.findall(r"\[([\w,]+)\]", arguments[-1]) for extra in group.split(",")]
         declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         assert all(re.search(rf"^{extra} = \[", declared, re.MULTILINE) for extra in extras)
     else:

@@ -140,7 +140,12 @@ class MediaFile:
             frame.pts = None
         if self._resampler is None:
             return
-        for part in self._resampler.resample(frame):
+        try:
+            parts = self._resampler.resample(frame)
+        except (self._av.FFmpegError, ValueError):
+            # a frame of a damaged file that contradicts itself
+            self._kind, parts = None, []
+        for part in parts:
             samples = part.to_ndarray().mean(axis=0, dtype=np.float32)
             check_samples(samples, str(self.path))
             yield samples

@@ -99,7 +99,8 @@ class Microphone:
                     blocksize=int(BLOCK * self.rate),
                     device=device,
                     channels=channels,
-                    dtype="float32",
+                    # which every device has; floats may be anything, even NaN
+                    dtype="int16",
                     callback=self._on_sound,
                     finished_callback=self._on_end,
                 )
@@ -115,7 +116,7 @@ class Microphone:
         """PortAudio calls this in a thread of its own, where nothing may take long or fail."""
         try:
             # the array is PortAudio's and will be used again
-            self._queue.put_nowait(sound.mean(axis=1, dtype=np.float32))
+            self._queue.put_nowait(sound.mean(axis=1, dtype=np.float32) / np.float32(1 << 15))
         except queue.Full:
             self.lost += frames / self.rate
 

@@ -47,7 +47,8 @@ class Input:
             return 1
 
     def __str__(self) -> str:
-        return "standard input" if self.is_stdin else self.name
+        # names that are not UTF-8 could not be printed
+        return "standard input" if self.is_stdin else self.name.encode("utf-8", "replace").decode()
 
     def open(self) -> Any:
         """Something with rate, duration, blocks and close. Raises UserError."""

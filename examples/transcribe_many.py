@@ -1,0 +1,10 @@
+"""Many files at once, as one batch: the text of each as it is done."""
+
+import sys
+
+from speech_reallm import Recognizer
+from speech_reallm.batch import transcribe_files
+
+files = sys.argv[1:]
+for result in transcribe_files(Recognizer.load(), files):
+    print(f"{files[result.index]}: {result.error or result.transcript.text}")
