@@ -11,7 +11,7 @@ import pytest
 
 import speech_reallm
 
-HEAVY = ("torch", "lhotse", "transformers", "scipy", "yaml", "jiwer", "matplotlib")
+HEAVY = ("torch", "lhotse", "transformers", "scipy", "yaml", "jiwer", "matplotlib", "av", "sounddevice")
 
 
 def modules_after(code: str) -> set[str]:
