@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from browser import INSECURE_HOST, Page
+from browser import INSECURE_HOST, PATIENCE, Page
 from fake_server import Client, FakeServer, word
 
 from speech_reallm.events import Final, Transcript, Word
@@ -123,6 +124,23 @@ def test_listening_goes_on_where_it_was(page: Page, fake: FakeServer) -> None:
     starts = [w["start"] for w in words]
     heard = fake.clients[-2].samples / fake.clients[-2].rate
     assert starts[4] == pytest.approx(heard + starts[0], abs=0.01)
+
+
+def test_stopped_before_the_server_is_ready(page: Page, fake: FakeServer) -> None:
+    gate = threading.Event()
+
+    def slow(client: Client) -> None:
+        gate.wait(PATIENCE)
+        client.ready()
+        client.hear_all()
+        client.socket.close(1000)
+
+    start(page, fake, slow)
+    page.until(lambda: page.status.startswith("Connecting"))
+    page.click("listen")
+    gate.set()
+    page.until(page.idle)
+    assert fake.clients[-1].samples == 0 and not page.notice
 
 
 def refused(code: str, close: int):

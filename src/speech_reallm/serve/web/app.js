@@ -60,6 +60,7 @@ async function run(open, name) {
 /** Returns what there is to say when all went well. */
 async function listen(source, name) {
   status("Connecting …");
+  controls();
   const session = new Session({ rate: source.rate, delay: chosenDelay(), key: key(), onMessage: (m) => receive(m, source) });
   const ready = await session.open();
   if (transcript.empty) {

@@ -45,8 +45,10 @@ export class Microphone {
   }
 
   /** onPcm(Int16Array) gets every block; resolves when the microphone has stopped. */
-  start(onPcm) {
+  async start(onPcm) {
     this.samples = 0;
+    // the user may have changed their mind while the server was asked
+    if (this.stopped) return this.close();
     this.arrived = performance.now();
     const node = new AudioWorkletNode(this.context, "capture");
     this.context.createMediaStreamSource(this.media).connect(node);
@@ -54,7 +56,7 @@ export class Microphone {
     node.connect(this.context.destination);
     this.port = node.port;
     const [track] = this.media.getAudioTracks();
-    return new Promise((resolve, reject) => {
+    await new Promise((resolve, reject) => {
       track.onended = () => {
         this.close();
         reject(new Failure("microphone", "The microphone was disconnected. What was heard is on the page."));
@@ -78,6 +80,7 @@ export class Microphone {
   }
 
   stop() {
+    this.stopped = true;
     if (this.context.state === "running") this.port?.postMessage("stop");
     else this.port?.onmessage({ data: [] });
   }
