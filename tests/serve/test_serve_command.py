@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+import soundfile
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving import Running, say
+from serving import PATIENCE, Running, say
 from starlette.datastructures import QueryParams
 from test_serve_plain import AUDIO
 
@@ -35,6 +36,8 @@ from speech_reallm.serve.state import error_response
 
 ROOT = Path(__file__).parents[2]
 
+# on a busy machine an example may take long
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FIELDS = [
     *("type", "audio", "input", "format", "rate", "transcription", "language", "delay", "turn_detection"),
     *("silence_duration_ms", "input_audio_format", "input_audio_transcription", "x"),
@@ -53,6 +56,7 @@ JSON = st.recursive(
 )
 
 
+@patient
 @given(JSON)
 def test_any_session_is_taken_or_refused(session: object) -> None:
     try:
@@ -66,6 +70,7 @@ def test_any_session_is_taken_or_refused(session: object) -> None:
         json.dumps([config.describe("m"), config.describe_flat("m")])
 
 
+@patient
 @given(JSON.map(json.dumps) | st.text(max_size=50) | st.binary(max_size=50))
 def test_any_message_is_taken_or_refused(message: str | bytes) -> None:
     try:
@@ -79,6 +84,7 @@ def test_any_message_is_taken_or_refused(message: str | bytes) -> None:
             assert refused.code == "bad_message"
 
 
+@patient
 @given(st.dictionaries(st.sampled_from(["rate", "delay", "endpoint_ms"]), st.text(max_size=12)))
 def test_any_query_is_taken_or_refused(query: dict[str, str]) -> None:
     try:
@@ -209,10 +215,13 @@ def test_the_example_client() -> None:
         "PYTHONIOENCODING": "utf-8",
     }
     command = [sys.executable, str(ROOT / "examples/asyncio_client.py"), str(demo)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=PATIENCE)
     server.stop()
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split() == recognizer.transcribe(demo).text.split()
+    samples, rate = soundfile.read(demo, dtype="int16")
+    stream = recognizer.stream(rate)
+    stream.feed(samples)
+    assert done.stdout.split() == stream.finish().text.split()
 
 
 def test_the_container_runs_what_there_is() -> None:

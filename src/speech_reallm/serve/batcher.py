@@ -303,7 +303,13 @@ class Batcher:
                     del self._ready[session]
                     session._busy = True
                     portions.append(session._take())
-            results = self._turn(turn, portions)
+            try:
+                results = self._turn(turn, portions)
+            except Exception:
+                # the loop must go on for all others, whatever it was
+                log.exception("a turn failed")
+                fault = Refused("internal", "a fault of the server")
+                results = [(session, [], True, fault) for session in turn]
             with self._wake:
                 for session, events, over, _ in results:
                     session._busy = False

@@ -16,8 +16,9 @@ class Settings:
     for one client before its recognition pauses. lag_seconds: new sessions are refused while a chunk has
     waited for so long. idle_seconds: a session ends without audio. send_seconds: a client that takes nothing
     for so long is dropped. drain_seconds: at the end, for finals to be sent. upload_seconds: length of an
-    uploaded recording. per_minute: sessions and uploads from one address, 0 for any number. keys: none lets
-    everyone in. origins: of other sites whose pages may connect; "*" for all.
+    uploaded recording. form_seconds: for an upload to arrive. per_minute: sessions and uploads from one
+    address, 0 for any number. keys: none lets everyone in. origins: of other sites whose pages may connect;
+    "*" for all.
     """
 
     sessions: int = 64
@@ -32,6 +33,7 @@ class Settings:
     message_bytes: int = 4 << 20
     upload_bytes: int = 200 << 20
     upload_seconds: float = 4 * 3600.0
+    form_seconds: float = 600.0
     per_minute: int = 600
     keys: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ..formats import FORMATS
 from .batcher import Options, Session
 from .plain import word_json
 from .realtime_config import check_language
-from .settings import Refused
+from .settings import Refused, Settings
 from .state import Service, error_body
 
 log = logging.getLogger("speech_reallm.serve")
@@ -59,22 +59,25 @@ async def transcriptions(request: Request) -> Response:
     service: Service = request.app.state.service
     service.guard.check_origin(request)
     service.check(request)
-    # before megabytes are read; asked again when they have been
-    service.batcher.admit()
-    form = await read_form(request, service.settings.upload_bytes, service.settings.send_seconds)
+    # the place is taken before megabytes are read, lest many of them arrive for few places
+    place = service.batcher.open(Options(), "upload")
+    recording = None
     try:
-        wanted = read_wanted(form, service.recognizer.model.language)
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise Refused("bad_request", "file: send the recording as multipart/form-data")
-        recording = await asyncio.to_thread(Recording, file, service.settings.upload_seconds)
-    finally:
-        await form.close()
-    try:
+        form = await read_form(request, service.settings)
+        try:
+            wanted = read_wanted(form, service.recognizer.model.language)
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise Refused("bad_request", "file: send the recording as multipart/form-data")
+            recording = await asyncio.to_thread(Recording, file, service.settings.upload_seconds)
+        finally:
+            await form.close()
         options = Options(rate=recording.source.rate, delay=wanted.delay)
-        session = service.batcher.open(options, "upload")
+        session = service.batcher.open(options, "upload", instead_of=place)
     except BaseException:
-        recording.close()
+        place.close()
+        if recording is not None:
+            recording.close()
         raise
     if wanted.stream:
         return EventStream(service, session, recording, request)
@@ -207,12 +210,12 @@ async def _events(
         yield sent(error_body(refused))
 
 
-async def read_form(request: Request, limit: int, seconds: float) -> FormData:
-    """The form, its file on disk where it is large. seconds: a client that sends nothing is dropped.
+async def read_form(request: Request, settings: Settings) -> FormData:
+    """The form, its file on disk where it is large.
 
-    Raises Refused for more than `limit` bytes and for what is no form.
+    Raises Refused for what is too large, comes too slowly, or is no form.
     """
-    limit += FORM_BYTES
+    limit = settings.upload_bytes + FORM_BYTES
     length = request.headers.get("content-length", "0")
     too_large = Refused("too_large", f"the file is larger than the {limit >> 20} MB that this server takes")
     if not length.isdigit() or int(length[:20]) > limit:
@@ -222,7 +225,7 @@ async def read_form(request: Request, limit: int, seconds: float) -> FormData:
 
     async def counted() -> Message:
         nonlocal taken
-        message = await asyncio.wait_for(receive(), seconds)
+        message = await asyncio.wait_for(receive(), settings.send_seconds)
         taken += len(message.get("body", b""))
         if taken > limit:
             raise too_large
@@ -230,7 +233,8 @@ async def read_form(request: Request, limit: int, seconds: float) -> FormData:
 
     counting = Request(request.scope, counted)
     try:
-        return await counting.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
+        form = counting.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
+        return await asyncio.wait_for(_awaited(form), settings.form_seconds)
     except asyncio.TimeoutError:
         raise Refused("too_slow", "the file stopped coming") from None
     except ClientDisconnect:
@@ -243,6 +247,10 @@ async def read_form(request: Request, limit: int, seconds: float) -> FormData:
         # whatever else a form of a stranger may bring about in its parser
         log.exception("unreadable form")
         raise Refused("bad_request", "not a form that can be read; send multipart/form-data") from None
+
+
+async def _awaited(form: Awaitable[FormData]) -> FormData:
+    return await form
 
 
 def read_wanted(form: FormData, language: str) -> Wanted:
