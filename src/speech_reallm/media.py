@@ -55,9 +55,11 @@ class MediaFile:
         except (av.FFmpegError, OSError, ValueError):
             raise UserError(f"{path} is neither audio nor video that can be read") from None
         try:
-            if not self._container.streams.audio:
-                raise UserError(f"{path} has no sound track")
-            self._track = self._container.streams.audio[0]
+            # a codec that FFmpeg does not know, or a damaged header, leaves a track without a decoder
+            tracks = [track for track in self._container.streams.audio if track.codec_context is not None]
+            if not tracks:
+                raise UserError(f"{path} has no sound track that can be decoded")
+            self._track = tracks[0]
             # damaged headers give zero or nonsense
             self.rate = check_rate(self._track.codec_context.sample_rate or 0, str(path))
         except UserError:
