@@ -186,6 +186,9 @@ class TrainConfig:
     frozen_layers: int | None = None
     # reallm: probability of replacing a fed-back piece by a random one (exposure bias)
     piece_noise: float = 0.0
+    # reallm: probability that a piece is placed one chunk late: decoding waits now and then where no alignment does,
+    # and has to find its way from there
+    jitter: float = 0.0
     # reallm: loss weight of BLANK targets
     blank_weight: float = 1.0
     # reallm: share of steps on text alone, so that the decoder keeps its English

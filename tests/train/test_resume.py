@@ -23,7 +23,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "frames": ("reallm", {"data__augment": AUGMENT, "cache": True, "piece_noise": 0.1}),
     "upper": (
         "reallm",
-        {"cache": True, "frozen_layers": 1, "text": True, "splice_share": 0.5, "frame_loss": 0.3},
+        {"cache": True, "frozen_layers": 1, "text": True, "splice_share": 0.5, "frame_loss": 0.3, "jitter": 0.3},
     ),
     "text": ("lm", {}),
     "mixed": ("reallm", {"cache": True, "text": True, "text_share": 0.5}),

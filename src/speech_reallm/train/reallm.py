@@ -192,7 +192,7 @@ class ReaLLMTask(nn.Module):
             for row, (cuts, delay) in enumerate(zip(audio.cuts, delays, strict=True)):
                 labels = join([(labels_of(c, self.tokenizer), c.duration) for c in cuts])
                 chunks = -(-int(audio.lengths[row]) // size)
-                sequences.append(self._interleave(labels, chunks, int(delay)))
+                sequences.append(self._interleave(labels, chunks, int(delay), rng))
             extra = self.tail + model.encoder.lookahead_chunks
             return self._collate(sequences, delays, audio=pad_to_chunks(audio.audio, size, extra))
         rows, sequences = [], []
@@ -205,7 +205,7 @@ class ReaLLMTask(nn.Module):
             labels = join(
                 [(labels_of(e.cut, self.tokenizer), s) for e, s in zip(entries, seconds, strict=True)]
             )
-            sequences.append(self._interleave(labels, sum(e.own for e in entries) // per, int(delay)))
+            sequences.append(self._interleave(labels, sum(e.own for e in entries) // per, int(delay), rng))
         return self._collate(sequences, delays, frames=self._pad(rows))
 
     def _splice(self, batch: list[tuple[int, ...]], rng: np.random.Generator) -> ReaLLMBatch | None:
@@ -219,7 +219,7 @@ class ReaLLMTask(nn.Module):
             chunks = -(-len(frames) // per)
             silence = self.splicer.silence((chunks + self.tail) * per - len(frames), rng)
             rows.append(np.concatenate((frames, silence)))
-            sequences.append(self._interleave(Labels(pieces=pieces, ends=ends), chunks, int(delay)))
+            sequences.append(self._interleave(Labels(pieces=pieces, ends=ends), chunks, int(delay), rng))
         if not rows:
             return None
         return self._collate(sequences, delays[self.rank :: self.world], frames=self._pad(rows))
@@ -230,10 +230,14 @@ class ReaLLMTask(nn.Module):
             row[: len(frames)] = frames
         return torch.from_numpy(padded)
 
-    def _interleave(self, labels: Labels, chunks: int, delay: int) -> tuple[Interleaved, np.ndarray]:
+    def _interleave(
+        self, labels: Labels, chunks: int, delay: int, rng: np.random.Generator
+    ) -> tuple[Interleaved, np.ndarray]:
         """The interleaving, and what is said in each frame."""
         model, per = self.config.model, self.model.encoder.frames_per_chunk
-        ends = end_chunks(labels.ends, model.chunk_ms, chunks)
+        ends = np.array(end_chunks(labels.ends, model.chunk_ms, chunks), np.int64)
+        if self.config.jitter:
+            ends = np.maximum.accumulate(ends + (rng.random(len(ends)) < self.config.jitter))
         sequence = interleave(labels.pieces, ends, chunks, delay, model.blank_id, model.max_pieces_per_chunk)
         seconds = model.chunk_ms / 1000 / per
         return sequence, frame_targets(labels.pieces, labels.ends, seconds, chunks * per, model.blank_id, per)
