@@ -18,13 +18,16 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +64,12 @@ class Server:
     def memory_mb(self) -> float:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def recognised(self) -> float:
+        """Seconds of audio so far."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
+            figure = re.search(rb"^reallm_audio_seconds_total (\S+)", answer.read(), re.MULTILINE)
+        return float(figure[1])
 
     def stop(self) -> None:
         self.process.kill()
@@ -107,7 +116,7 @@ async def speaker(port: int, audio: np.ndarray, start: float, lateness: list[flo
                     continue
                 if message["type"] == "partial":
                     # the audio up to `time` left with the packet that its last sample is in
-                    packets = np.ceil(round(message["time"] * SAMPLE_RATE) / PACKET)
+                    packets = math.ceil(round(message["time"] * SAMPLE_RATE) / PACKET)
                     lateness.append(clock() - begun - packets * PACKET / SAMPLE_RATE)
                 elif message["type"] == "error":
                     return False
@@ -177,19 +186,22 @@ def find(audio: np.ndarray, args: argparse.Namespace) -> int:
     return good
 
 
-async def hold(port: int, count: int, audio: np.ndarray | None, look: asyncio.Future[None]) -> None:
-    """`count` sessions that say nothing, after `audio` if any, until `look` is done."""
+async def hold(server: Server, count: int, audio: np.ndarray | None) -> float:
+    """MB of the server with `count` sessions that say nothing, after `audio` if any has been recognised."""
+    before = server.recognised()
     async with contextlib.AsyncExitStack() as stack:
-        url = f"ws://127.0.0.1:{port}/v1/stream?rate={SAMPLE_RATE}"
+        url = f"ws://127.0.0.1:{server.port}/v1/stream?rate={SAMPLE_RATE}"
+        options = {"compression": None, "ping_interval": None, "open_timeout": 60}
         for _ in range(count):
-            options = {"compression": None, "ping_interval": None, "open_timeout": 60}
             socket = await stack.enter_async_context(connect(url, **options))
             assert json.loads(await socket.recv())["type"] == "ready"
             if audio is not None:
                 await socket.send(audio.tobytes())
-                await socket.recv()
-        look.set_result(None)
-        await asyncio.sleep(0.2)
+        # but for the last second of each, which may wait for a chunk to be whole
+        enough = before + count * (len(audio) / SAMPLE_RATE - 1) if audio is not None else 0
+        while server.recognised() < enough:
+            await asyncio.sleep(0.2)
+        return server.memory_mb()
 
 
 def idle(args: argparse.Namespace, audio: np.ndarray) -> None:
@@ -199,19 +211,9 @@ def idle(args: argparse.Namespace, audio: np.ndarray) -> None:
         ("silent after 10 s of speech", audio[: 10 * SAMPLE_RATE], max(1, args.idle // 10)),
     ):
         with servers(1, args.idle, args) as (server,):
-            before = server.memory_mb()
-
-            async def measure(
-                server: Server = server, count: int = count, spoken: np.ndarray | None = spoken
-            ):
-                look = asyncio.get_running_loop().create_future()
-                holding = asyncio.create_task(hold(server.port, count, spoken, look))
-                await asyncio.wait({holding, look}, return_when=asyncio.FIRST_COMPLETED)
-                memory = server.memory_mb()
-                await holding
-                return memory
-
-            grown = asyncio.run(measure()) - before
+            # what the first session brings about, all share
+            before = asyncio.run(hold(server, 1, audio[: 10 * SAMPLE_RATE]))
+            grown = asyncio.run(hold(server, count, spoken)) - before
         print(json.dumps({"idle": name, "sessions": count, "kb_per_session": round(1000 * grown / count, 1)}))
 
 
