@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -336,6 +337,20 @@ def test_drain_sends_what_was_heard(start: Callable[..., Running], recognizer: R
         opened.__exit__(None, None, None)
     server.thread.join(PATIENCE)
     assert not server.thread.is_alive()
+
+
+def test_drain_completes_a_turn(start: Callable[..., Running], recognizer: Recognizer) -> None:
+    server = start()
+    with server.socket("/v1/realtime") as client:
+        audio = pcm(speech(3, rate=24000))
+        client.send({"type": "input_audio_buffer.append", "audio": base64.b64encode(audio).decode()})
+        eventually(lambda: sum(s.samples for s in server.service.batcher._sessions) == len(audio) // 2)
+        server.drain()
+        messages, code = client.rest()
+    assert (messages[-1]["error"]["code"], code) == ("draining", 1012)
+    completed = [m["transcript"] for m in messages if m["type"].endswith("transcription.completed")]
+    expected = events_of(recognizer, audio, 24000, endpoint_silence=0.5)
+    assert completed == [m["text"] for m in expected if m["type"] == "final"] != []
 
 
 class Process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -109,6 +110,20 @@ def test_too_large_too_long_too_many(start: Callable[..., Running], flac: bytes)
         with pytest.raises(openai.InternalServerError) as refused:
             client_of(server).audio.transcriptions.create(model="any", file=("talk.flac", flac))
         assert refused.value.status_code == 503 and refused.value.code == "busy"
+
+
+def test_a_place_is_taken_before_the_file_arrives(start: Callable[..., Running]) -> None:
+    server = start(sessions=1, send_seconds=0.5)
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as raw:
+        raw.sendall(
+            b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+        )
+        # the rest never comes: it is told so, and then another may have the place
+        assert raw.recv(1000).startswith(b"HTTP/1.1 408")
+    assert server.service.batcher.sessions == 0
+    with server.socket() as client:
+        assert client.receive()["type"] == "ready"
 
 
 def test_key_and_origin(start: Callable[..., Running], flac: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import socket
 from types import FrameType
@@ -59,7 +60,11 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         host, port = self._socket.getsockname()[:2]
-        log.info("listening", extra={"host": host, "port": port, "model": self.service.recognizer.model.name})
+        shown = f"[{host}]" if ":" in host else host
+        model = self.service.recognizer.model.name
+        log.info("listening", extra={"url": f"http://{shown}:{port}", "port": port, "model": model})
+        if not self.service.settings.keys and not ipaddress.ip_address(host).is_loopback:
+            log.warning("no API key: whoever can reach this address may use it (--api-key-file)")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """For SIGTERM and SIGINT; comes in the main thread, between any two steps of the event loop."""
