@@ -90,8 +90,10 @@ globals().update(vars(fake_sounddevice(samples, rate=rate)))
     )
     import soundfile
 
-    said = run("microphone.py", str(soundfile.info(DEMO).duration), path=tmp_path)
-    assert words(said) == heard
+    said = words(run("microphone.py", str(soundfile.info(DEMO).duration), path=tmp_path))
+    # 16 bits are not quite what the file decodes to
+    assert difflib.SequenceMatcher(None, said, heard, autojunk=False).ratio() > 0.9
+    assert said[-1] == heard[-1], "the last word is there"
 
 
 def test_subtitles(heard: list[str]) -> None:
