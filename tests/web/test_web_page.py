@@ -245,9 +245,8 @@ def test_a_file_is_played_at_the_pace_of_speech(
     took: list[float] = []
 
     def clocked(client: Client) -> None:
-        client.ready()
-        client.hear(0.1)
         started = time.monotonic()
+        client.ready()
         client.hear_all()
         took.append(time.monotonic() - started)
         client.send("partial", text="end", time=1, words=[word("end", 0.5, 0.9)])
@@ -257,7 +256,7 @@ def test_a_file_is_played_at_the_pace_of_speech(
     page.open(fake.url)
     page.choose(short, aloud=True)
     page.until(lambda: page.words and page.idle())
-    assert took[0] >= 0.8
+    assert took[0] >= 0.99
     assert fake.clients[-1].samples == pytest.approx(fake.clients[-1].rate, abs=2)
     assert float(page.text("latency-value").split()[0]) > 0
 
