@@ -123,6 +123,7 @@ def test_errors_are_answered_and_the_connection_goes_on(server: Running) -> None
             (b"\0\0", "JSON"),
             ({"type": ["x"]}, "JSON"),
             ({"type": "response.create"}, "only transcribes"),
+            ('{"type": "\\ud800", "event_id": "\\udfff"}', "only transcribes"),
             ({"type": "input_audio_buffer.append", "audio": "*"}, "base64"),
             ({"type": "input_audio_buffer.append", "audio": 1}, "base64"),
             ({"type": "input_audio_buffer.append", "audio": "AAA="}, None),

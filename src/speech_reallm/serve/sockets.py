@@ -39,7 +39,8 @@ class Socket:
 
     async def send(self, fields: dict[str, Any]) -> None:
         """Raises Gone; Refused("too_slow") where the client does not read."""
-        await self._timed(self.websocket.send_text(json.dumps(fields, ensure_ascii=False)))
+        # in ASCII: what is quoted of a client's message may hold half a surrogate pair, which is no UTF-8
+        await self._timed(self.websocket.send_text(json.dumps(fields)))
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Never raises: whoever is not there any more needs no farewell."""
