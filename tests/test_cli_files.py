@@ -107,9 +107,8 @@ def test_patterns_and_files_named_twice(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_name_that_is_not_utf8(run: Run, tmp_path: Path) -> None:
-    path = tmp_path / os.fsdecode(b"in/caf\xe9.wav")
     try:
-        wav(path)
+        wav(tmp_path / "in" / "a.wav").rename(tmp_path / "in" / os.fsdecode(b"caf\xe9.wav"))
     except OSError:
         pytest.skip("this file system wants names in UTF-8")
     code, out, err = run("in", "--format", "json")

@@ -5,6 +5,7 @@ Inside the package audio is float32, mono, 16 kHz, in [-1, 1].
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -129,7 +130,8 @@ class AudioFile:
             # ".raw" would make soundfile ask for a format; there is none to be found in such a file
             if self.path.suffix.lower() == ".raw":
                 raise UserError(f"{path} is raw samples; convert it to WAV first")
-            self._file = _Sequential(str(self.path))
+            # bytes: a name need not be UTF-8 on Unix; on Windows it is never anything else
+            self._file = _Sequential(str(self.path) if os.name == "nt" else os.fsencode(self.path))
         except (soundfile.LibsndfileError, TypeError, ValueError):
             raise UnknownFormat(
                 f"{path} is not audio that can be read (WAV, FLAC, MP3, Ogg, Opus, ...); convert it first"
