@@ -25,9 +25,9 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 from contestants import SAMPLE_RATE, Contestant, Skipped, contestants  # noqa: E402
 
+from speech_reallm.cli._terminal import Progress  # noqa: E402
 from speech_reallm.errors import UserError  # noqa: E402
 from speech_reallm.evaluate.manifest import read_manifest  # noqa: E402
-from speech_reallm.evaluate.progress import Progress  # noqa: E402
 from speech_reallm.evaluate.report import summarize  # noqa: E402
 from speech_reallm.evaluate.run import CLOCKS, Utterance, load_row, score  # noqa: E402
 from speech_reallm.evaluate.times import WordTimes, read_alignments  # noqa: E402
@@ -74,15 +74,17 @@ def main() -> int:
             skipped[name] = str(err)
     machine = describe_machine(core)
     done: dict[str, list[Utterance]] = {name: [] for name in taking_part}
-    progress = Progress(len(rows))
+    lengths, heard = [row.duration for row in rows], 0.0
+    progress = Progress("comparing", 0.0 if None in lengths else sum(lengths))
     interrupted = False
     try:
-        for number, row in enumerate(rows, 1):
+        for row in rows:
             audio = load_row(row)
             for name, contestant in taking_part.items():
                 streamed = contestant.recognize(audio, CLOCKS[args.clock])
                 done[name].append(score(row, audio, streamed, normalize, times))
-            progress.update(number, row.id)
+            heard += len(audio) / SAMPLE_RATE
+            progress.update(heard, label=row.id)
     except KeyboardInterrupt:
         interrupted = True
     progress.close()
