@@ -14,7 +14,7 @@
 #     python runs/synthetic_speech.py hibari --text TEXT/books.txt --out OUT/speech/hibari --hours 7
 #
 # Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, TEACHER,
-# LANGUAGE, DECODER, SPLICED, UPPER. MODEL is the model folder that comes out, NAME what the model is called.
+# LANGUAGE, DECODER, SPLICED. MODEL is the model folder that comes out, NAME what the model is called.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,7 +25,7 @@ OUT=${OUT:-out}
 MODEL=${MODEL:-$OUT/model}
 NAME=${NAME:-reallm-default-en}
 ENCODER=${ENCODER:-30} TEACHER=${TEACHER:-9} LANGUAGE=${LANGUAGE:-24}
-DECODER=${DECODER:-20} SPLICED=${SPLICED:-12} UPPER=${UPPER:-76}
+DECODER=${DECODER:-20} SPLICED=${SPLICED:-12}
 if [ -z "${REALLM:-}" ]; then
     if [ -x .venv/bin/reallm ]; then REALLM=.venv/bin/reallm; else REALLM=reallm; fi
 fi
@@ -71,7 +71,7 @@ for needed in "$SPEECH/librispeech-train.jsonl" "$TEXT/books.txt" "$MOONSHINE/co
     "$OUT/speech/kokoro.jsonl" "$OUT/speech/hibari.jsonl"; do
     [ -e "$needed" ] || { echo "$needed is missing; the top of $0 says what it is" >&2; exit 2; }
 done
-mkdir -p "$OUT/done" "$OUT/configs" "$OUT/aligned" "$OUT/aligned-hmm"
+mkdir -p "$OUT/done" "$OUT/configs" "$OUT/aligned"
 head_of 1000 "$OUT/speech/hibari.jsonl" "$OUT/speech/hibari-part.jsonl"
 head_of 4300 "$OUT/speech/hibari.jsonl" "$OUT/speech/hibari-6h.jsonl"
 # the configurations, with the paths of this run
@@ -92,12 +92,7 @@ done
 train 3-language "$LANGUAGE"
 train 4-decoder "$DECODER"
 train 5-spliced "$SPLICED"
-for aligned in $(sed -n 's/.*out\/aligned-hmm\/\(.*\)\.jsonl\.gz.*/\1/p' configs/default/6-upper.yaml); do
-    stage "align-hmm-$aligned" "$REALLM" align hmm "$(plain "$aligned")" "$OUT/aligned-hmm/$aligned.jsonl.gz" \
-        --tokenizer "$OUT/tokenizer.model"
-done
-train 6-upper "$UPPER"
-stage export "$REALLM" export "$OUT/upper" "$MODEL" --name "$NAME"
+stage export "$REALLM" export "$OUT/spliced" "$MODEL" --name "$NAME"
 # the encoder's weights began as Moonshine's, and their licence goes with them
 cp docs/licenses/moonshine.txt "$MODEL/LICENSE-moonshine.txt"
 awk '{t += $1} END {printf "%.2f h in all\n", t / 3600}' "$OUT"/done/*
