@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from typing import TextIO
 
 # what every LogRecord has; anything else was given as `extra`
 _USUAL = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
@@ -29,9 +30,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 
+class StandardError(logging.StreamHandler):
+    """Writes to standard error as it is when a record comes: who set up the logs may have had another."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+
 def set_up(level: str = "info") -> None:
     """Send the server's records, and warnings of what it is built on, to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = StandardError()
     handler.setFormatter(JsonFormatter())
     own = logging.getLogger("speech_reallm")
     own.handlers, own.propagate = [handler], False
