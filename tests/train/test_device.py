@@ -11,7 +11,7 @@ from tiny import CONFORMER, make, run, tiny
 from tones import Corpus
 from torch import Tensor
 
-from speech_reallm.train.device import moved, own_device
+from speech_reallm.device import moved, own_device
 
 META = torch.device("meta")
 AUGMENT = {"time_masks": 1, "time_mask_frames": 5, "feature_masks": 1, "feature_mask_bins": 4}

@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from ..data.batches import collate_audio, prefetch
 from ..data.manifests import load_audio, load_manifest
+from ..device import autocast
 from ..errors import UserError
 from ..text import normalize_for_training
 from ..tokenizer import Tokenizer
-from ..train.device import autocast
 from .files import AlignmentFile, Dropped, aligned_cut, piece_items, spread
 from .viterbi import ctc_viterbi, span_scores
 from .words import hmm_batch

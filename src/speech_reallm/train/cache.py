@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from ..config import DataConfig
 from ..data.batches import AudioBatches, bucket, collate_audio, prefetch
 from ..data.manifests import load_audio
+from ..device import autocast, device_of
 from ..errors import UserError
-from .device import autocast, device_of
 from .loop import first_process_first
 
 

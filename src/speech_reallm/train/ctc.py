@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ..config import TrainConfig, to_dict
 from ..data.augment import SpecAugment
 from ..data.batches import AudioBatches, bucket, epoch_order, pad_to_chunks, prefetch
+from ..device import autocast, device_of, own_device
 from ..errors import UserError
 from ..model.ctc import BLANK, CTCTeacher
 from ..text import normalize_for_training
@@ -22,7 +23,6 @@ from ..tokenizer import Tokenizer
 from .cache import FrameCache
 from .checkpoint import init_from
 from .dev import DevSet, error_rate
-from .device import autocast, device_of, own_device
 from .loop import world
 
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ..config import SAMPLE_RATE, ModelConfig, TrainConfig, to_dict
 from ..data.batches import AudioBatch, AudioBatches, pad_to_chunks
+from ..device import autocast, device_of, moved, own_device
 from ..errors import UserError
 from ..model.encoder import build_encoder
 from .checkpoint import init_from
-from .device import autocast, device_of, moved, own_device
 from .loop import world
 
 

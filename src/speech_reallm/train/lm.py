@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import TrainConfig, to_dict
+from ..device import autocast, device_of, own_device
 from ..errors import UserError
 from ..model.llama import LlamaDecoder
 from ..text import normalize_for_training
 from ..tokenizer import Tokenizer
 from .checkpoint import init_from
-from .device import autocast, device_of, own_device
 from .loop import first_process_first, world
 
 LENGTH = 160  # pieces a sequence, about 80 words

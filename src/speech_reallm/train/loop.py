@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..config import OptimConfig, TrainConfig, to_dict
+from ..device import autocast, device_of, moved, own_device
 from ..errors import UserError
 from .checkpoint import latest, load_checkpoint, recover, save_checkpoint, save_folder
-from .device import autocast, device_of, moved, own_device
 
 # what an epoch's iterator gives when it has no more batches
 END = object()

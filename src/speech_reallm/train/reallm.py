@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ..config import TrainConfig, to_dict
 from ..data.augment import SpecAugment
 from ..data.batches import AudioBatches, bucket, epoch_order, pad_to_chunks, prefetch
+from ..device import autocast, device_of, own_device
 from ..errors import UserError
 from ..model.interleave import Interleaved, end_chunks, frame_targets, interleave
 from ..model.reallm import ReaLLM
@@ -28,7 +29,6 @@ from ..tokenizer import Tokenizer
 from .cache import FrameCache, encode_batch
 from .checkpoint import init_from
 from .dev import DevSet, error_rate
-from .device import autocast, device_of, own_device
 from .lm import TextWindows, text_loss
 from .loop import world
 from .splice import Splicer

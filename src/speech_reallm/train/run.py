@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 
 from ..config import TrainConfig, build, read_yaml, to_dict
+from ..device import keep_memory, own_device
 from ..errors import UserError
 from ..presets import with_preset
-from .device import keep_memory, own_device
 from .loop import train, world
 
 
