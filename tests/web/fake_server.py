@@ -41,6 +41,7 @@ class Client:
         self.query = {name: values[-1] for name, values in query.items()}
         self.rate = int(self.query["rate"])
         self.samples = 0
+        self.finished = False
 
     def send(self, kind: str, **fields: object) -> None:
         self.socket.send(json.dumps({"type": kind, **fields}))
@@ -53,13 +54,14 @@ class Client:
 
     def hear(self, seconds: float) -> bool:
         """Read sound up to `seconds`; False if the page has finished before."""
-        while self.samples < seconds * self.rate:
+        while self.samples < seconds * self.rate and not self.finished:
             message = self.socket.recv(timeout=20)
             if isinstance(message, str):
-                return json.loads(message) != {"type": "finish"}
+                self.finished = json.loads(message) == {"type": "finish"}
+                continue
             assert len(message) % 2 == 0
             self.samples += len(message) // 2
-        return True
+        return not self.finished
 
     def hear_all(self) -> None:
         while self.hear(self.samples / self.rate + 1):
