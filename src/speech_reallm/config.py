@@ -53,7 +53,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderConfig:
-    """A Llama-style decoder."""
+    """A Llama-style decoder, interleaving (the paper's) or reading (ARCHITECTURE.md, contract "Decoder")."""
 
     layers: int = 4
     dim: int = 384
@@ -63,7 +63,18 @@ class DecoderConfig:
     rope_theta: float = 10000.0
     # positions that a query attends to, itself included
     window: int = 256
+    # share of each head's dimensions that turn with the position
+    rotary_fraction: float = 1.0
+    mlp_bias: bool = False
+    # a reading decoder: every layer reads the encoder's frames of this many last chunks; 0: none, as in the paper
+    frame_chunks: int = 0
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads or self.heads % self.kv:
+            raise UserError("decoder.dim must be a multiple of decoder.heads, and these of decoder.kv_heads")
+        if not 0 <= self.frame_chunks <= 256:
+            raise UserError("decoder.frame_chunks must be from 0 to 256")
 
     @property
     def kv(self) -> int:
@@ -174,11 +185,15 @@ class TrainConfig:
     ctc: CTCConfig | None = None
     # folders of earlier runs (or published weights) whose matching tensors are loaded, in order
     init: tuple[str, ...] = ()
-    # distill: the folder with the teacher's encoder weights
+    # distill: the folder with the teacher's encoder weights; reallm: with those of an offline recogniser
     teacher: str | None = None
-    # distill: seconds of silence that the teacher hears after every example: an offline encoder marks how near the end
+    # seconds of silence that the teacher hears after every example: an offline encoder marks how near the end
     # is, which no streaming one can know
     teacher_tail: float = 0.0
+    # reallm with `teacher`: how much of a piece's label is the teacher's opinion, and the weight of the squared error to
+    # its frames (in parts of their variance) beside the cross-entropy
+    teacher_share: float = 0.5
+    teacher_frames: float = 0.0
     # train on cached encoder frames: what is frozen of the encoder never runs in the loop
     cache: str | None = None
     # reallm with `cache`, waveform encoders: this many of the first layers are frozen and those above train, on cached

@@ -7,7 +7,7 @@ import torch
 
 from speech_reallm.config import DecoderConfig, EncoderConfig, ModelConfig
 from speech_reallm.model.interleave import interleave
-from speech_reallm.model.reallm import ReaLLM
+from speech_reallm.model.reallm import START, ReaLLM
 
 ENCODERS = {
     "waveform": EncoderConfig(
@@ -19,17 +19,26 @@ ENCODERS = {
 }
 
 
-def tiny(encoder: str, chunk_ms: int = 240, blank: str = "blank", window: int = 64, cap: int = 4) -> ReaLLM:
+def tiny(
+    encoder: str, chunk_ms: int = 240, blank: str = "blank", window: int = 64, cap: int = 4, frame_chunks: int = 0
+) -> ReaLLM:
     torch.manual_seed(1)
     config = ModelConfig(
         encoder=ENCODERS[encoder],
-        decoder=DecoderConfig(layers=2, dim=32, heads=2, ffn=48, window=window),
+        decoder=DecoderConfig(
+            layers=2, dim=32, heads=2, ffn=48, window=window, frame_chunks=frame_chunks, mlp_bias=bool(frame_chunks)
+        ),
         vocab_size=30,
         chunk_ms=chunk_ms,
         blank=blank,
         max_pieces_per_chunk=cap,
     )
-    return ReaLLM(config).eval()
+    model = ReaLLM(config).eval()
+    # what is zero at first counts too
+    for name, weight in model.named_parameters():
+        if name.endswith((".age", "stacker.project.weight", "delay.weight")):
+            torch.nn.init.normal_(weight, std=0.3)
+    return model
 
 
 @pytest.mark.parametrize("chunk_ms", [120, 240, 480])
@@ -59,9 +68,59 @@ def test_streaming_equals_forward(kind, chunk_ms):
             torch.testing.assert_close(log_probs, whole[:, t], atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("window", [3, 64])
+@pytest.mark.parametrize("frame_chunks", [1, 3, 16])
+def test_streaming_equals_forward_for_a_decoder_that_reads_frames(frame_chunks, window):
+    """The same; frames come in a ring, and only positions that write a piece are remembered."""
+    model = tiny("waveform", window=window, frame_chunks=frame_chunks)
+    size, chunks, delay = model.config.chunk_samples, 8, 1
+    ahead, per = model.encoder.lookahead_chunks, model.encoder.frames_per_chunk
+    blank = model.config.blank_id
+    audio = torch.randn(1, (chunks + delay + ahead) * size) * 0.1
+    made = interleave([7, 8, 9, 10, 11, 12], [0, 0, 2, 5, 5, 7], chunks, delay, blank)
+    pieces, where = torch.from_numpy(made.pieces)[None], torch.from_numpy(made.chunks)[None]
+    with torch.no_grad():
+        whole = torch.log_softmax(model(model.encoder(audio), torch.tensor([delay]), pieces, where), -1)
+        state = model.init_state(1)
+        heard = []
+        for chunk in audio.split(size, dim=1):
+            frames, state.encoder = model.encoder.step(chunk, state.encoder)
+            heard.append(frames)
+        heard = heard[ahead:]
+        ring, piece = state.cache_k.shape[2], torch.tensor([START])
+        for t in range(pieces.shape[1]):
+            if where[0, t] >= 0:
+                state.chunk[:] = where[0, t]
+                here = model.embed_speech(heard[state.chunk], torch.tensor([delay]))[:, 0]
+                slot = int(state.chunk) % frame_chunks
+                state.frames[:, slot * per : (slot + 1) * per] = heard[state.chunk]
+            else:
+                piece = pieces[:, t]
+            log_probs, k, v = model.step(here, piece, state)
+            torch.testing.assert_close(log_probs, whole[:, t], atol=1e-4, rtol=1e-3)
+            if made.targets[t] != blank:
+                slot = int(state.position) % ring
+                state.cache_k[:, :, slot], state.cache_v[:, :, slot] = k, v
+                state.position += 1
+
+
+def test_a_reading_decoder_does_not_hear_what_is_to_come():
+    model = tiny("waveform", frame_chunks=4)
+    made = interleave([7, 8, 9], [0, 2, 5], 8, 0, model.config.blank_id)
+    pieces, where = torch.from_numpy(made.pieces)[None], torch.from_numpy(made.chunks)[None]
+    frames = torch.randn(1, 80, 16)
+    other = torch.cat((frames[:, :40], torch.randn(1, 40, 16)), 1)
+    with torch.no_grad():
+        a, b = (model(f, torch.tensor([0]), pieces, where) for f in (frames, other))
+    until = int((where[0] == 4).nonzero())
+    torch.testing.assert_close(a[:, :until], b[:, :until])
+    assert not torch.allclose(a[:, until:], b[:, until:])
+
+
+@pytest.mark.parametrize("frame_chunks", [0, 3])
 @pytest.mark.parametrize("blank", ["blank", "eos"])
-def test_a_batch_of_streams_out_of_step_equals_the_same_streams_one_by_one(blank):
-    model = tiny("waveform", blank=blank, window=12)
+def test_a_batch_of_streams_out_of_step_equals_the_same_streams_one_by_one(blank, frame_chunks):
+    model = tiny("waveform", blank=blank, window=12, frame_chunks=frame_chunks)
     # a model that says something: BLANK less likely
     with torch.no_grad():
         model.decoder.head.weight[model.config.blank_id] *= 0.5

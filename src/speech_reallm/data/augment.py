@@ -31,17 +31,21 @@ class Augmenter:
         factor = float(rng.choice(self.config.speeds))
         return cut if factor == 1.0 else cut.perturb_speed(factor)
 
-    def audio(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """float32 [N] -> float32 [N], within [-1, 1]."""
+    def audio(self, audio: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """float32 [N] -> the same augmented, and with its volume alone changed; both float32 [N] within [-1, 1]."""
         config = self.config
+        clean = audio
         if self.rooms and rng.random() < config.reverb_prob:
             audio = reverberate(audio, self.rooms.draw(rng))
         if self.noises and rng.random() < config.noise_prob:
             noise = self.noises.draw(rng)
             audio = add_noise(audio, noise, rng.uniform(*config.noise_snr_db), rng)
-        if config.volume_db:
-            audio = audio * 10 ** (rng.uniform(-config.volume_db, config.volume_db) / 20)
-        return np.clip(audio, -1, 1).astype(np.float32)
+        gain = 10 ** (rng.uniform(-config.volume_db, config.volume_db) / 20) if config.volume_db else 1.0
+        return _limited(audio * gain), _limited(clean * gain)
+
+
+def _limited(audio: np.ndarray) -> np.ndarray:
+    return np.clip(audio, -1, 1).astype(np.float32)
 
 
 class _Sounds:

@@ -26,9 +26,13 @@ from .manifests import load_audio, load_manifest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioBatch:
-    """Utterances in memory: audio [B, N] float32 (zeros beyond lengths [B], in samples), and their cuts."""
+    """Utterances in memory: audio [B, N] float32 (zeros beyond lengths [B], in samples), and their cuts.
+
+    `clean` [B, N] is the same without noise and reverberation.
+    """
 
     audio: Tensor
+    clean: Tensor
     lengths: Tensor
     cuts: list[list[Cut]]
 
@@ -120,22 +124,33 @@ class AudioBatches:
         if len(batch) <= self.rank:
             return None
         loaded = [self._example(e, epoch) for e in batch[self.rank :: self.world]]
-        return collate_audio([a for a, _ in loaded], [c for _, c in loaded])
+        noisy, clean, cuts = zip(*loaded, strict=True)
+        return collate_audio(noisy, list(cuts), clean)
 
-    def _example(self, indices: tuple[int, ...], epoch: int) -> tuple[np.ndarray, list[Cut]]:
+    def _example(self, indices: tuple[int, ...], epoch: int) -> tuple[np.ndarray, np.ndarray, list[Cut]]:
+        """Audio as augmented, without noise and reverberation, and the cuts it is made of."""
         rng = item_rng(self.seed, epoch, indices[0])
         chosen = [self.augmenter.speed(self.cuts[i], rng) for i in indices]
         audio = np.concatenate([load_audio(c) for c in chosen])
-        return self.augmenter.audio(audio, rng), chosen
+        return *self.augmenter.audio(audio, rng), chosen
 
 
-def collate_audio(audio: list[np.ndarray], cuts: list[list[Cut]]) -> AudioBatch:
-    """Pad to the longest."""
+def collate_audio(
+    audio: Sequence[np.ndarray], cuts: list[list[Cut]], clean: Sequence[np.ndarray] | None = None
+) -> AudioBatch:
+    """Pad to the longest. Without `clean` the audio itself is clean."""
     lengths = [len(a) for a in audio]
-    padded = np.zeros((len(audio), max(lengths, default=0)), np.float32)
-    for row, samples in zip(padded, audio, strict=True):
-        row[: len(samples)] = samples
-    return AudioBatch(audio=torch.from_numpy(padded), lengths=torch.tensor(lengths), cuts=cuts)
+
+    def pad(rows: Sequence[np.ndarray]) -> Tensor:
+        padded = np.zeros((len(rows), max(lengths, default=0)), np.float32)
+        for row, samples in zip(padded, rows, strict=True):
+            row[: len(samples)] = samples
+        return torch.from_numpy(padded)
+
+    noisy = pad(audio)
+    return AudioBatch(
+        audio=noisy, clean=noisy if clean is None else pad(clean), lengths=torch.tensor(lengths), cuts=cuts
+    )
 
 
 def pad_to_chunks(audio: Tensor, chunk_samples: int, extra_chunks: int) -> Tensor:

@@ -1,6 +1,10 @@
 """A Llama-style decoder (Touvron et al., arXiv 2302.13971): RMSNorm, rotary positions, SwiGLU, grouped queries.
 
 Attention is windowed: a position sees itself and the window - 1 before it, in forward() and in step() alike.
+
+The same decoder comes in two kinds (ARCHITECTURE.md, contract "Decoder"). The paper's *interleaving* one has a position
+for every embedding and every piece. A *reading* one (`frame_chunks`) has, besides, an attention of every layer to the
+encoder's frames; its past consists of the positions that wrote a piece.
 """
 
 from __future__ import annotations
@@ -12,10 +16,13 @@ from torch.nn import functional as F
 from ..config import DecoderConfig
 from .attention import MASKED, rotary, rotate
 from .norm import RMSNorm
+from .reading import FrameAttention, Reading
 
 
 class Block(nn.Module):
-    def __init__(self, config: DecoderConfig):
+    """Self-attention, attention to frames where the decoder reads them, feed-forward; each pre-norm with a residual."""
+
+    def __init__(self, config: DecoderConfig, frame_dim: int, frames_per_chunk: int):
         super().__init__()
         self.heads, self.kv_heads = config.heads, config.kv
         self.head_dim = config.dim // config.heads
@@ -25,18 +32,24 @@ class Block(nn.Module):
         self.k = nn.Linear(d, self.kv_heads * h, bias=False)
         self.v = nn.Linear(d, self.kv_heads * h, bias=False)
         self.out = nn.Linear(self.heads * h, d, bias=False)
+        self.reads = bool(config.frame_chunks)
+        if self.reads:
+            self.norm_frames = RMSNorm(d)
+            self.frames = FrameAttention(d, self.heads, frame_dim, frames_per_chunk, config.frame_chunks)
         self.norm2 = RMSNorm(d)
-        self.gate = nn.Linear(d, config.ffn, bias=False)
-        self.up = nn.Linear(d, config.ffn, bias=False)
-        self.down = nn.Linear(config.ffn, d, bias=False)
+        self.gate = nn.Linear(d, config.ffn, bias=config.mlp_bias)
+        self.up = nn.Linear(d, config.ffn, bias=config.mlp_bias)
+        self.down = nn.Linear(config.ffn, d, bias=config.mlp_bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         y = self.norm2(x)
         return x + self.dropout(self.down(F.silu(self.gate(y)) * self.up(y)))
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
-        """x [B, T, D]; mask additive [T, T], None for plain causal -> [B, T, D]"""
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, reading: Reading | None
+    ) -> Tensor:
+        """x [B, T, D]; mask additive [.., T, T], None for plain causal -> [B, T, D]"""
         y = self.norm1(x)
         q = rotate(self.q(y).unflatten(-1, (self.heads, -1)), cos, sin).transpose(1, 2)
         k = rotate(self.k(y).unflatten(-1, (self.kv_heads, -1)), cos, sin).transpose(1, 2)
@@ -47,14 +60,25 @@ class Block(nn.Module):
         y = F.scaled_dot_product_attention(
             q, k, v, None if mask is None else mask.to(q.dtype), is_causal=mask is None
         )
-        return self._feed_forward(x + self.dropout(self.out(y.transpose(1, 2).flatten(2))))
+        x = x + self.dropout(self.out(y.transpose(1, 2).flatten(2)))
+        if reading is not None:
+            x = x + self.dropout(self.frames(self.norm_frames(x), reading.frames, reading.chunk))
+        return self._feed_forward(x)
 
     def step(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache_k: Tensor, cache_v: Tensor
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor,
+        cache_k: Tensor,
+        cache_v: Tensor,
+        frames: Tensor | None,
+        chunk: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, D]; caches [B, W, H * d] (keys rotated); mask additive [B, W] -> x, new key, new value [B, H * d].
 
-        The scores of cache and self are joined, not the keys, so that the cache is never copied.
+        frames [B, N * F, E] and chunk [B] as FrameAttention.step takes them, where the decoder reads. The scores of cache and self are joined, not the keys, so that the cache is never copied.
         """
         y = self.norm1(x)
         q = rotate(self.q(y).unflatten(-1, (self.heads, -1)), cos, sin)
@@ -69,18 +93,24 @@ class Block(nn.Module):
         weights = torch.softmax(torch.cat((past, own), -1), -1)
         mixed = torch.matmul(weights[..., :-1], past_v.transpose(1, 2)) + weights[..., -1:] * v.unsqueeze(2)
         x = x + self.out(mixed.flatten(1))
+        if self.reads:
+            x = x + self.frames.step(self.norm_frames(x), frames, chunk)
         return self._feed_forward(x), k.flatten(1), v.flatten(1)
 
 
 class LlamaDecoder(nn.Module):
     """Decoder-only LM over embeddings: the same weights read text alone and interleaved speech."""
 
-    def __init__(self, config: DecoderConfig, vocab_size: int):
+    def __init__(
+        self, config: DecoderConfig, vocab_size: int, frame_dim: int = 0, frames_per_chunk: int = 0
+    ):
+        """frame_dim, frames_per_chunk: of the encoder, for a reading decoder."""
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
         self.dim, self.window = config.dim, config.window
         self.embed = nn.Embedding(vocab_size, config.dim)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.rotary_dims = int(config.dim // config.heads * config.rotary_fraction) // 2 * 2
+        self.blocks = nn.ModuleList(Block(config, frame_dim, frames_per_chunk) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim)
         self.head = nn.Linear(config.dim, vocab_size, bias=False)
         self.apply(self._init)
@@ -88,20 +118,27 @@ class LlamaDecoder(nn.Module):
     def _init(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=self.config.dim**-0.5 * 0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Input embeddings [B, T, D] -> logits [B, T, V] (padding goes on the right)."""
+    def forward(self, x: Tensor, reading: Reading | None = None) -> Tensor:
+        """Input embeddings [B, T, D] -> logits [B, T, V] (padding goes on the right).
+
+        Without `reading` a reading decoder is a plain language model.
+        """
         length = x.shape[1]
-        position = torch.arange(length, device=x.device)
-        cos, sin = rotary(position, self.dim // self.config.heads, self.config.rope_theta)
+        position = torch.arange(length, device=x.device) if reading is None else reading.position
+        cos, sin = rotary(position, self.rotary_dims, self.config.rope_theta)
         mask = None
-        if length > self.window:
+        if reading is not None:
+            mask = reading.past(self.window)
+        elif length > self.window:
             gap = position[:, None] - position[None]
             mask = torch.where((gap >= 0) & (gap < self.window), 0.0, MASKED)
         for block in self.blocks:
-            x = block(x, cos, sin, mask)
+            x = block(x, cos, sin, mask, reading)
         return self.head(self.norm(x))
 
     def init_cache(self, batch: int) -> tuple[Tensor, Tensor]:
@@ -110,18 +147,25 @@ class LlamaDecoder(nn.Module):
         return torch.zeros(shape), torch.zeros(shape)
 
     def step(
-        self, x: Tensor, position: Tensor, cache_k: Tensor, cache_v: Tensor
+        self,
+        x: Tensor,
+        position: Tensor,
+        cache_k: Tensor,
+        cache_v: Tensor,
+        frames: Tensor | None = None,
+        chunk: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One position. x [B, D], position [B] int64 -> logits [B, V], new keys and values [B, L, H * d].
 
-        The caller writes those into slot position % (window - 1) of the ring and adds one to position.
+        The caller writes those into slot position % (window - 1) of the ring and adds one to position; of a reading
+        decoder only where a piece is written. Such a one takes the ring of frames [B, N * F, E] and chunk [B] too.
         """
-        cos, sin = rotary(position, self.dim // self.config.heads, self.config.rope_theta)
+        cos, sin = rotary(position, self.rotary_dims, self.config.rope_theta)
         slots = torch.arange(self.window - 1, device=x.device)
         mask = torch.where(slots[None] < position[:, None], 0.0, MASKED)
         keys, values = [], []
         for i, block in enumerate(self.blocks):
-            x, k, v = block.step(x, cos, sin, mask, cache_k[:, i], cache_v[:, i])
+            x, k, v = block.step(x, cos, sin, mask, cache_k[:, i], cache_v[:, i], frames, chunk)
             keys.append(k)
             values.append(v)
         return self.head(self.norm(x)), torch.stack(keys, 1), torch.stack(values, 1)

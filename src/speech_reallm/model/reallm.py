@@ -10,17 +10,27 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from .encoder import build_encoder
 from .llama import LlamaDecoder
+from .reading import Reading
 from .stacker import Stacker
 
 
 @dataclass(kw_only=True, slots=True)
 class State:
-    """A batch of streams: the encoder's state, the decoder's rings, positions consumed [B] int64."""
+    """A batch of streams: the encoder's state, the decoder's rings, positions remembered [B] int64.
+
+    Of a reading decoder also the ring of frames [B, N * F, E] and the number of the current chunk [B].
+    """
 
     encoder: dict[str, Tensor]
     cache_k: Tensor
     cache_v: Tensor
     position: Tensor
+    frames: Tensor
+    chunk: Tensor
+
+
+# what a reading decoder is given as the last piece before it has written any: <s>
+START = 1
 
 
 class ReaLLM(nn.Module):
@@ -30,10 +40,17 @@ class ReaLLM(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config.encoder, config.chunk_ms)
-        self.decoder = LlamaDecoder(config.decoder, config.vocab_size)
+        self.reads = bool(config.decoder.frame_chunks)
+        self.decoder = LlamaDecoder(
+            config.decoder, config.vocab_size, self.encoder.dim, self.encoder.frames_per_chunk
+        )
         self.stacker = Stacker(self.encoder.frames_per_chunk, self.encoder.dim, self.decoder.dim)
         self.delay = nn.Embedding(max(config.delays) + 1, self.decoder.dim)
         nn.init.normal_(self.delay.weight, std=0.02)
+        if self.reads:
+            # a decoder that could read before starts as it was: embeddings come to it as something new
+            for weight in (self.delay.weight, self.stacker.project.weight, self.stacker.project.bias):
+                nn.init.zeros_(weight)
 
     def embed_speech(self, frames: Tensor, delay: Tensor) -> Tensor:
         """frames [B, C * F, D], delay [B] chunks -> speech embeddings [B, C, decoder width]"""
@@ -45,25 +62,59 @@ class ReaLLM(nn.Module):
         text = self.decoder.embed(pieces.clamp(min=0)).to(gathered.dtype)
         return torch.where((pieces >= 0)[..., None], text, gathered)
 
+    def read(
+        self, speech: Tensor, frames: Tensor, pieces: Tensor, chunks: Tensor
+    ) -> tuple[Tensor, Reading]:
+        """Input [B, T, W] of a reading decoder, and what it reads, from an interleaving.
+
+        Every position takes both: the last piece and the embedding of the last chunk.
+        """
+        steps = torch.arange(pieces.shape[1], device=pieces.device)
+        said = pieces >= 0
+        last = torch.where(said, steps, -1).cummax(1).values
+        piece = torch.where(last >= 0, pieces.gather(1, last.clamp(min=0)), START)
+        chunk = chunks.cummax(1).values
+        reading = Reading(
+            frames=frames,
+            chunk=chunk,
+            position=said.cumsum(1),
+            written=torch.nn.functional.pad(said[:, 1:], (0, 1)),
+        )
+        return self.decoder.embed(piece) + self.mix(speech, torch.full_like(pieces, -1), chunk), reading
+
     def forward(self, frames: Tensor, delay: Tensor, pieces: Tensor, chunks: Tensor) -> Tensor:
         """Encoder frames [B, C * F, D], delay [B], interleaving [B, T] -> logits [B, T, V]."""
-        return self.decoder(self.mix(self.embed_speech(frames, delay), pieces, chunks))
+        speech = self.embed_speech(frames, delay)
+        if self.reads:
+            return self.decoder(*self.read(speech, frames, pieces, chunks))
+        return self.decoder(self.mix(speech, pieces, chunks))
 
     # -- streaming
 
     def init_state(self, batch: int) -> State:
         cache_k, cache_v = self.decoder.init_cache(batch)
+        ring = self.config.decoder.frame_chunks * self.encoder.frames_per_chunk
         return State(
             encoder=self.encoder.init_state(batch),
             cache_k=cache_k,
             cache_v=cache_v,
             position=torch.zeros(batch, dtype=torch.int64),
+            frames=torch.zeros(batch, ring, self.encoder.dim),
+            chunk=torch.zeros(batch, dtype=torch.int64),
         )
 
     def step(self, embedding: Tensor, piece: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor]:
-        """One micro-step: embedding [B, W] where piece [B] is -1, else the piece -> log probs [B, V], new k, new v."""
-        x = torch.where((piece >= 0)[:, None], self.decoder.embed(piece.clamp(min=0)), embedding)
-        logits, k, v = self.decoder.step(x, state.position, state.cache_k, state.cache_v)
+        """One micro-step -> log probs [B, V], new keys and values [B, L, H * d].
+
+        embedding [B, W]: of the current chunk. piece [B]: the last one; an interleaving decoder takes the piece, and
+        the embedding where that is -1; a reading one takes both, START where there is none yet.
+        """
+        text = self.decoder.embed(piece.clamp(min=0))
+        rings = (state.position, state.cache_k, state.cache_v)
+        if self.reads:
+            logits, k, v = self.decoder.step(text + embedding, *rings, state.frames, state.chunk)
+        else:
+            logits, k, v = self.decoder.step(torch.where((piece >= 0)[:, None], text, embedding), *rings)
         return torch.log_softmax(logits.float(), -1), k, v
 
     @torch.no_grad()
@@ -72,33 +123,35 @@ class ReaLLM(nn.Module):
 
         frames [B, C * F, D]; lengths [B] chunks to decode (flush included); delay [B]. Returns the pieces of each row.
         """
-        batch = len(frames)
+        batch, per = len(frames), self.encoder.frames_per_chunk
         blank, cap = self.config.blank_id, self.config.max_pieces_per_chunk
         speech = self.embed_speech(frames, delay).float()
-        cache_k, cache_v = self.decoder.init_cache(batch)
-        state = State(
-            encoder={}, cache_k=cache_k, cache_v=cache_v, position=torch.zeros(batch, dtype=torch.int64)
-        )
-        ring, rows = cache_k.shape[2], torch.arange(batch)
-        chunk = torch.zeros(batch, dtype=torch.int64)
-        piece = torch.full((batch,), -1)
+        by_chunk = frames.float().unflatten(1, (-1, per))
+        state = self.init_state(batch)
+        ring, held = state.cache_k.shape[2], self.config.decoder.frame_chunks
+        rows = torch.arange(batch)
+        # an interleaving decoder forgets the last piece once it hears the next embedding
+        first = START if self.reads else -1
+        piece = torch.full((batch,), first)
         said = torch.zeros(batch, dtype=torch.int64)
         result: list[list[int]] = [[] for _ in range(batch)]
-        while bool((active := chunk < lengths).any()):
-            here = speech[rows, chunk.clamp(max=speech.shape[1] - 1)]
-            log_probs, k, v = self.step(here, piece, state)
-            live = rows[active]
-            slot = state.position[live] % ring
-            state.cache_k[live, :, slot] = k[live].float()
-            state.cache_v[live, :, slot] = v[live].float()
-            state.position[live] += 1
-            best = log_probs.argmax(-1)
-            best = torch.where(said >= cap, blank, best)
-            for row in live.tolist():
+        while bool((active := state.chunk < lengths).any()):
+            now = state.chunk.clamp(max=speech.shape[1] - 1)
+            if self.reads:
+                state.frames.unflatten(1, (held, per))[rows, state.chunk % held] = by_chunk[rows, now]
+            log_probs, k, v = self.step(speech[rows, now], piece, state)
+            best = torch.where(said >= cap, blank, log_probs.argmax(-1))
+            remembered = rows[active & ((best != blank) | (not self.reads))]
+            slot = state.position[remembered] % ring
+            state.cache_k[remembered, :, slot] = k[remembered].float()
+            state.cache_v[remembered, :, slot] = v[remembered].float()
+            state.position[remembered] += 1
+            for row in rows[active].tolist():
                 symbol = int(best[row])
                 if symbol == blank:
-                    chunk[row] += 1
-                    piece[row], said[row] = -1, 0
+                    state.chunk[row] += 1
+                    said[row] = 0
+                    piece[row] = piece[row] if self.reads else first
                 else:
                     result[row].append(symbol)
                     piece[row] = symbol

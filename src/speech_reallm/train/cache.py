@@ -114,7 +114,7 @@ class FrameCache:
             for i in batch:
                 key, cut, _ = missing[i]
                 seed = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16)
-                audio.append(augmenter.audio(load_audio(cut), np.random.default_rng(seed)))
+                audio.append(augmenter.audio(load_audio(cut), np.random.default_rng(seed))[0])
             return audio
 
         hours = sum(c.duration for _, c, _ in missing) / 3600

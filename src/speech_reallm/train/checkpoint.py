@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..tokenizer import Tokenizer
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -147,10 +148,10 @@ def load_checkpoint(
     return ema, state
 
 
-def load_weights(folder: str | Path) -> dict[str, Tensor]:
+def load_weights(folder: str | Path, tokenizer: Tokenizer | None = None) -> dict[str, Tensor]:
     """Tensors of an earlier run (its best/ if it has one), a model folder, or published Moonshine weights.
 
-    Raises UserError when there are none.
+    Of the latter the encoder's, and the decoder's for the pieces of `tokenizer`. Raises UserError when there are none.
     """
     root = Path(folder)
     for path in (
@@ -168,9 +169,10 @@ def load_weights(folder: str | Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as f:
             names = set(f.keys())
         if any(n.startswith("model.encoder.") for n in names):
-            from ..model.waveform import load_moonshine
+            from ..data.moonshine_pieces import old_ids
+            from ..model.moonshine import load_moonshine
 
-            return {f"encoder.{k}": v for k, v in load_moonshine(str(root)).items()}
+            return load_moonshine(root, old_ids(tokenizer, root) if tokenizer else None)
         from ..model.packing import unpack
 
         return unpack(load_file(path))
@@ -178,12 +180,17 @@ def load_weights(folder: str | Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is not a readable safetensors file: {err}") from None
 
 
-def init_from(model: nn.Module, folder: str | Path, prefix: str = "") -> list[str]:
-    """Load the tensors of `folder` whose names (under prefix) and shapes match; returns their names."""
+def init_from(
+    model: nn.Module, folder: str | Path, prefix: str = "", tokenizer: Tokenizer | None = None
+) -> list[str]:
+    """Load the tensors of `folder` whose names (under prefix) and shapes match; returns their names.
+
+    With `tokenizer`, a published decoder's too, where the model has one that reads frames.
+    """
     mine = model.state_dict()
     found = {
         k[len(prefix) :]: v
-        for k, v in load_weights(folder).items()
+        for k, v in load_weights(folder, tokenizer).items()
         if k.startswith(prefix) and k[len(prefix) :] in mine and mine[k[len(prefix) :]].shape == v.shape
     }
     if not found:

@@ -1,7 +1,7 @@
 """Adapting an offline encoder to the streaming mask, without labels.
 
 The student is the same encoder under the mask; it learns to give the frames that the offline encoder gives on the
-same audio, with silence after it: squared error, normalised by the variance of the teacher's frames.
+same audio, without noise and with silence after it: squared error, normalised by the variance of the teacher's frames.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class DistillTask(nn.Module):
         tail = round(self.config.teacher_tail * SAMPLE_RATE)
         frames = encoder(pad_to_chunks(batch.audio, encoder.chunk_samples, encoder.lookahead_chunks)).float()
         with torch.no_grad():
-            heard = pad_to_chunks(nn.functional.pad(batch.audio, (0, tail)), encoder.chunk_samples, 0)
+            heard = pad_to_chunks(nn.functional.pad(batch.clean, (0, tail)), encoder.chunk_samples, 0)
             target = self._teacher[0](heard, batch.lengths + tail).float()[:, : frames.shape[1]]
         inside = torch.arange(target.shape[1], device=target.device)[None] < self._frames(batch)[:, None]
         error = (frames - target).square().mean(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import sys
@@ -92,7 +93,8 @@ def _pieces(files: Sequence[str], tokenizer: Tokenizer, folder: Path) -> np.ndar
 class _DecoderOnly(nn.Module):
     def __init__(self, config: Any):
         super().__init__()
-        self.decoder = LlamaDecoder(config.decoder, config.vocab_size)
+        # text has no frames to read
+        self.decoder = LlamaDecoder(dataclasses.replace(config.decoder, frame_chunks=0), config.vocab_size)
 
 
 def text_loss(decoder: nn.Module, ids: Tensor) -> Tensor:

@@ -24,13 +24,14 @@ from ..data.batches import AudioBatches, bucket, epoch_order, pad_to_chunks, pre
 from ..device import autocast, device_of, own_device
 from ..errors import UserError
 from ..model.interleave import Interleaved, end_chunks, frame_targets, interleave
-from ..model.reallm import ReaLLM
+from ..model.reallm import START, ReaLLM
 from ..tokenizer import Tokenizer
 from .cache import FrameCache, encode_batch
 from .checkpoint import init_from
 from .dev import DevSet, error_rate
 from .lm import TextWindows, text_loss
 from .loop import world
+from .offline import OfflineTeacher
 from .splice import Splicer
 
 IGNORE = -100
@@ -40,11 +41,14 @@ IGNORE = -100
 class ReaLLMBatch:
     """Frames [B, T, D] or audio [B, N]; delay [B] chunks; interleaving [B, P] (targets IGNORE beyond the end).
 
-    `said` [B, T'] is what frame_targets() says of each utterance's own frames, IGNORE beyond.
+    `said` [B, T'] is what frame_targets() says of each utterance's own frames, IGNORE beyond. `clean` [B, N] is the audio
+    without noise, of `lengths` [B] samples, for a teacher.
     """
 
     frames: Tensor | None = None
     audio: Tensor | None = None
+    clean: Tensor | None = None
+    lengths: Tensor | None = None
     delay: Tensor
     pieces: Tensor
     chunks: Tensor
@@ -83,7 +87,12 @@ class ReaLLMTask(nn.Module):
             raise UserError(f"model.vocab_size must be the tokenizer's, {self.tokenizer.vocab_size}")
         self.model = ReaLLM(model)
         for folder in config.init:
-            init_from(self.model, folder)
+            init_from(self.model, folder, tokenizer=self.tokenizer)
+        self.teacher: OfflineTeacher | None = None
+        if config.teacher:
+            if config.cache or not self.model.reads:
+                raise UserError("a reallm run with `teacher` trains a reading decoder from audio, without `cache`")
+            self.teacher = OfflineTeacher(config.teacher, model, self.tokenizer, config.teacher_tail)
         if config.frame_loss:
             # part of the training alone
             self.model.frame_head = nn.Linear(self.model.encoder.dim, model.vocab_size)
@@ -194,7 +203,8 @@ class ReaLLMTask(nn.Module):
                 chunks = -(-int(audio.lengths[row]) // size)
                 sequences.append(self._interleave(labels, chunks, int(delay), rng))
             extra = self.tail + model.encoder.lookahead_chunks
-            return self._collate(sequences, delays, audio=pad_to_chunks(audio.audio, size, extra))
+            heard = pad_to_chunks(audio.audio, size, extra)
+            return self._collate(sequences, delays, audio=heard, clean=audio.clean, lengths=audio.lengths)
         rows, sequences = [], []
         per = self.model.encoder.frames_per_chunk
         for indices, delay in zip(batch[self.rank :: self.world], delays, strict=True):
@@ -283,7 +293,37 @@ class ReaLLMTask(nn.Module):
             mean = F.cross_entropy(said.flatten(0, 1), batch.said.flatten(), ignore_index=IGNORE)
             metrics["frame_loss"] = mean.detach()
             loss = loss + self.config.frame_loss * self.count(batch) * mean
+        if self.teacher and self.training:
+            taught, more = self._taught(batch, frames.float(), logits)
+            loss, metrics = loss + taught, metrics | more
         return loss, metrics
+
+    def _taught(
+        self, batch: ReaLLMBatch, frames: Tensor, logits: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the teacher adds to the loss: its frames, and its opinions of the pieces written."""
+        teacher, config = self.teacher, self.config
+        target = teacher.frames(batch.clean, batch.lengths)
+        hop = self.model.encoder.chunk_samples // self.model.encoder.frames_per_chunk
+        size = min(target.shape[1], frames.shape[1])
+        inside = torch.arange(size, device=frames.device)[None] < ((batch.lengths + hop - 1) // hop)[:, None]
+        error = (frames[:, :size] - target[:, :size]).square().mean(-1)
+        variance = target[:, :size][inside].var(0).mean().clamp(min=1e-6)
+        error = (error * inside).sum() / inside.sum() / variance
+        # the positions that write a piece, moved to the front
+        written = (batch.targets != IGNORE) & (batch.targets != config.model.blank_id)
+        count = int(written.sum(1).max())
+        where = written.int().argsort(dim=1, descending=True, stable=True)[:, :count]
+        there = written.gather(1, where)
+        said = batch.targets.gather(1, where).clamp(min=0)
+        before = F.pad(said[:, :-1], (1, 0), value=START)
+        opinion = teacher.answers(target, batch.lengths, before)
+        log_probs = logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1])).log_softmax(-1)
+        # both ways to say what is right share the weight of a piece: what the labels have of it is taken back
+        soft = -(opinion * log_probs).sum(-1) + log_probs.gather(-1, said[..., None]).squeeze(-1)
+        taught = config.teacher_share * (soft * there).sum()
+        metrics = {"frame_error": error.detach(), "taught": (soft * there).detach().sum() / there.sum()}
+        return taught + config.teacher_frames * self.count(batch) * error, metrics
 
     def _loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         blank = self.config.model.blank_id
