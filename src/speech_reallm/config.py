@@ -190,8 +190,8 @@ class TrainConfig:
     # seconds of silence that the teacher hears after every example: an offline encoder marks how near the end
     # is, which no streaming one can know
     teacher_tail: float = 0.0
-    # reallm with `teacher`: how much of a piece's label is the teacher's opinion, and the weight of the squared error to
-    # its frames (in parts of their variance) beside the cross-entropy
+    # reallm with `teacher`: how much of a piece's label is the teacher's opinion, and the weight of the squared error
+    # to its frames (in parts of their variance) beside the cross-entropy
     teacher_share: float = 0.5
     teacher_frames: float = 0.0
     # train on cached encoder frames: what is frozen of the encoder never runs in the loop

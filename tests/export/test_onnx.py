@@ -20,7 +20,8 @@ from speech_reallm.recognizer import Recognizer
 from speech_reallm.train.checkpoint import save_folder
 
 VOCAB = 40
-KINDS = ["waveform", "conformer"]
+# of encoders; the last is a waveform encoder with a decoder that reads its frames
+KINDS = ["waveform", "conformer", "reading"]
 
 
 def make_run(folder: Path, kind: str) -> Path:
@@ -33,12 +34,20 @@ def make_run(folder: Path, kind: str) -> Path:
     )
     train_tokenizer([str(text)], VOCAB, folder / "tokenizer.model", threads=1)
     torch.manual_seed(0)
+    reads = kind == "reading"
+    decoder = DecoderConfig(
+        layers=2, dim=32, heads=2, kv_heads=1, ffn=64, window=20, mlp_bias=reads, frame_chunks=3 if reads else 0
+    )
     config = ModelConfig(
-        encoder=EncoderConfig(kind=kind, layers=2, dim=32, heads=2, ffn=64, left_chunks=2, lookahead=(1,)),
-        decoder=DecoderConfig(layers=2, dim=32, heads=2, kv_heads=1, ffn=64, window=20),
+        encoder=EncoderConfig(kind="waveform" if reads else kind, layers=2, dim=32, heads=2, ffn=64, left_chunks=2, lookahead=(1,)),
+        decoder=decoder,
         vocab_size=VOCAB,
     )
     model = ReaLLM(config)
+    for name, weight in model.named_parameters():
+        # what is zero at first counts too
+        if name.endswith((".age", "stacker.project.weight", "delay.weight")):
+            torch.nn.init.normal_(weight, std=0.2)
     save_folder(
         folder / "run",
         {
@@ -98,7 +107,12 @@ def compare_decoder(folder: Path) -> tuple[float, float]:
     with torch.no_grad():
         for t in range(40):
             embedding = torch.randn(2, 32)
-            piece = torch.tensor([-1 if t % 3 else 5 + t % 20, 7 if t % 4 == 0 else -1])
+            none = 1 if model.reads else -1
+            piece = torch.tensor([none if t % 3 else 5 + t % 20, 7 if t % 4 == 0 else none])
+            heard = {}
+            if model.reads:
+                state.frames, state.chunk = torch.randn_like(state.frames), torch.tensor([t, t // 3])
+                heard = {"frames": state.frames.numpy(), "chunk": state.chunk.numpy()}
             expected, k, v = model.step(embedding, piece, state)
             state.cache_k[:, :, t % ring], state.cache_v[:, :, t % ring] = k, v
             state.position += 1
@@ -106,7 +120,7 @@ def compare_decoder(folder: Path) -> tuple[float, float]:
                 None,
                 {
                     "embedding": embedding.numpy(), "piece": piece.numpy(), "position": np.array([t, t]),
-                    "cache.k": keys, "cache.v": values,
+                    "cache.k": keys, "cache.v": values, **heard,
                 },
             )  # fmt: skip
             keys[:, :, t % ring], values[:, :, t % ring] = new_k, new_v

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..model.reallm import ReaLLM
+from ..model.reallm import ReaLLM, State
 
 OPSET = 18
 
 
 class EncoderGraph(nn.Module):
-    """(audio [B, S], delay [B], *state) -> (embedding [B, W], *new state)"""
+    """(audio [B, S], delay [B], *state) -> (embedding [B, W], frames [B, F, E] if they are read, *new state)"""
 
     def __init__(self, model: ReaLLM):
         super().__init__()
@@ -25,41 +25,52 @@ class EncoderGraph(nn.Module):
 
     def forward(self, audio: Tensor, delay: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         frames, new = self.model.encoder.step(audio, dict(zip(self.names, state, strict=True)))
-        return self.model.embed_speech(frames, delay)[:, 0], *(new[n] for n in self.names)
+        embedding = self.model.embed_speech(frames, delay)[:, 0]
+        return embedding, *((frames,) if self.model.reads else ()), *(new[n] for n in self.names)
 
 
 class DecoderGraph(nn.Module):
-    """(embedding [B, W], piece [B], position [B], cache.k, cache.v) -> (log_probs [B, V], new.k, new.v)"""
+    """A micro-step: (embedding [B, W], piece [B], position [B], cache.k, cache.v, and of a reading decoder chunk [B] and
+    frames [B, N * F, E]) -> (log_probs [B, V], new.k, new.v)"""
 
     def __init__(self, model: ReaLLM):
         super().__init__()
         self.model = model
 
     def forward(
-        self, embedding: Tensor, piece: Tensor, position: Tensor, cache_k: Tensor, cache_v: Tensor
+        self,
+        embedding: Tensor,
+        piece: Tensor,
+        position: Tensor,
+        cache_k: Tensor,
+        cache_v: Tensor,
+        chunk: Tensor | None = None,
+        frames: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        decoder = self.model.decoder
-        x = torch.where((piece >= 0)[:, None], decoder.embed(piece.clamp(min=0)), embedding)
-        logits, k, v = decoder.step(x, position, cache_k, cache_v)
-        return torch.log_softmax(logits, -1), k, v
+        state = State(
+            encoder={}, cache_k=cache_k, cache_v=cache_v, position=position, frames=frames, chunk=chunk
+        )
+        return self.model.step(embedding, piece, state)
 
 
 def export_graphs(model: ReaLLM, folder: Path, int8: bool = True) -> None:
     """Write encoder.onnx and decoder.onnx; with int8, matrices are 8-bit."""
     model = model.eval().float().cpu()
     encoder, batch = EncoderGraph(model), 2
-    state = model.encoder.init_state(batch)
+    state = model.init_state(batch)
+    reads = ["frames"] if model.reads else []
     inputs = ["audio", "delay", *(f"state.{n}" for n in encoder.names)]
-    outputs = ["embedding", *(f"new_state.{n}" for n in encoder.names)]
+    outputs = ["embedding", *reads, *(f"new_state.{n}" for n in encoder.names)]
     audio = torch.zeros(batch, model.config.chunk_samples)
-    delay = torch.zeros(batch, dtype=torch.int64)
-    _export(encoder, (audio, delay, *state.values()), folder / "encoder.onnx", inputs, outputs, int8)
-    cache_k, cache_v = model.decoder.init_cache(batch)
-    arguments = (torch.zeros(batch, model.decoder.dim), delay - 1, delay + 3, cache_k, cache_v)
+    one = torch.ones(batch, dtype=torch.int64)
+    _export(encoder, (audio, one - 1, *state.encoder.values()), folder / "encoder.onnx", inputs, outputs, int8)
+    arguments = [torch.zeros(batch, model.decoder.dim), one, one + 3, state.cache_k, state.cache_v]
     inputs = ["embedding", "piece", "position", "cache.k", "cache.v"]
-    _export(
-        DecoderGraph(model), arguments, folder / "decoder.onnx", inputs, ["log_probs", "new.k", "new.v"], int8
-    )
+    if model.reads:
+        arguments += [one, state.frames]
+        inputs += ["chunk", "frames"]
+    outputs = ["log_probs", "new.k", "new.v"]
+    _export(DecoderGraph(model), tuple(arguments), folder / "decoder.onnx", inputs, outputs, int8)
 
 
 def _export(

@@ -78,7 +78,8 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, D]; caches [B, W, H * d] (keys rotated); mask additive [B, W] -> x, new key, new value [B, H * d].
 
-        frames [B, N * F, E] and chunk [B] as FrameAttention.step takes them, where the decoder reads. The scores of cache and self are joined, not the keys, so that the cache is never copied.
+        frames [B, N * F, E] and chunk [B] as FrameAttention.step takes them, where the decoder reads. The scores of
+        cache and self are joined, not the keys, so that the cache is never copied.
         """
         y = self.norm1(x)
         q = rotate(self.q(y).unflatten(-1, (self.heads, -1)), cos, sin)

@@ -18,8 +18,8 @@ from torch import Tensor
 def load_moonshine(folder: str | Path, rows: Sequence[int] | None = None) -> dict[str, Tensor]:
     """Weights by our names: `encoder.*` of WaveformEncoder and, with `rows`, `decoder.*` of LlamaDecoder.
 
-    Reads model.safetensors, or model.u8.safetensors (8-bit steps: value = lo + step * q). rows: the published id of each
-    piece of our vocabulary.
+    Reads model.safetensors, or model.u8.safetensors (8-bit steps: value = lo + step * q). rows: the published id of
+    each piece of our vocabulary.
     """
     packed_file, plain_file = Path(folder) / "model.u8.safetensors", Path(folder) / "model.safetensors"
     raw = load_file(plain_file if plain_file.exists() else packed_file)

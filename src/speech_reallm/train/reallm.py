@@ -41,8 +41,8 @@ IGNORE = -100
 class ReaLLMBatch:
     """Frames [B, T, D] or audio [B, N]; delay [B] chunks; interleaving [B, P] (targets IGNORE beyond the end).
 
-    `said` [B, T'] is what frame_targets() says of each utterance's own frames, IGNORE beyond. `clean` [B, N] is the audio
-    without noise, of `lengths` [B] samples, for a teacher.
+    `said` [B, T'] is what frame_targets() says of each utterance's own frames, IGNORE beyond. `clean` [B, N] is the
+    audio without noise, of `lengths` [B] samples, for a teacher.
     """
 
     frames: Tensor | None = None
@@ -312,7 +312,7 @@ class ReaLLMTask(nn.Module):
         error = (error * inside).sum() / inside.sum() / variance
         # the positions that write a piece, moved to the front
         written = (batch.targets != IGNORE) & (batch.targets != config.model.blank_id)
-        count = int(written.sum(1).max())
+        count = max(1, int(written.sum(1).max()))
         where = written.int().argsort(dim=1, descending=True, stable=True)[:, :count]
         there = written.gather(1, where)
         said = batch.targets.gather(1, where).clamp(min=0)
@@ -322,7 +322,7 @@ class ReaLLMTask(nn.Module):
         # both ways to say what is right share the weight of a piece: what the labels have of it is taken back
         soft = -(opinion * log_probs).sum(-1) + log_probs.gather(-1, said[..., None]).squeeze(-1)
         taught = config.teacher_share * (soft * there).sum()
-        metrics = {"frame_error": error.detach(), "taught": (soft * there).detach().sum() / there.sum()}
+        metrics = {"frame_error": error.detach(), "taught": (soft * there).detach().sum() / there.sum().clamp(min=1)}
         return taught + config.teacher_frames * self.count(batch) * error, metrics
 
     def _loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
