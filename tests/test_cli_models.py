@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fake_model import write_model
 
 from speech_reallm.cli import main as cli
 from speech_reallm.cli.models import figures_of, licence_of, read_card
@@ -57,12 +58,20 @@ def test_a_model(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
         f"size {size / 1e6:.1f} MB",
         "chunk 120 ms",
         "look-ahead 2 chunks (240 ms)",
+        "decoder interleaving",
         "1 (default): a word is shown at most 480 ms after its last sound, and the computing",
         "licence Apache-2.0, and more.",
         "its card delay: 1 (default)",
         "WER, %: 7.5",
     ):
         assert row in rows, out
+
+
+def test_a_model_whose_decoder_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_model(tmp_path / "reading", frame_chunks=3)
+    assert "reading, the frames of the last 3 chunks (360 ms)" in run(capsys, folder)[1]
+    model = json.loads(run(capsys, folder, "--json")[1])
+    assert (model["decoder"], model["frame_chunks"]) == ("reading", 3)
 
 
 def test_a_folder_of_models(models: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,20 @@
-"""The engine against a plain reading of the contract, one row at a time; batches; wrong folders."""
+"""The engine against a plain reading of the contract, one row at a time; batches; wrong folders.
+
+All of it with both kinds of decoder.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
-from fake_model import BLANK, CAP, SAMPLES, WINDOW, make_decoder, speech, write_model
+from fake_model import BLANK, CAP, FRAMES, SAMPLES, WINDOW, make_decoder, make_encoder, speech, write_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +22,19 @@ from speech_reallm import Recognizer
 from speech_reallm.engine import Decoded, Engine
 from speech_reallm.errors import UserError
 from speech_reallm.modelfolder import find_model, open_folder
+
+KINDS = {"interleaving": 0, "reading": 3}
+
+
+@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
+def frame_chunks(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model_folder(frame_chunks: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Not to be changed."""
+    return write_model(tmp_path_factory.mktemp("models") / "fake", frame_chunks=frame_chunks)
 
 
 @pytest.fixture(scope="module")
@@ -28,42 +46,72 @@ def chunks(count: int, seed: int = 0) -> np.ndarray:
     return speech(count * SAMPLES / 16000 + 1, seed)[: count * SAMPLES].reshape(count, SAMPLES)
 
 
-def by_the_book(folder: Path, audio: np.ndarray, delay: int, lookahead: int = 2) -> list[list[int]]:
-    """Greedy decoding of one stream as ARCHITECTURE.md words it; pieces after each embedding."""
+def encoded(folder: Path, audio: np.ndarray, delay: int, lookahead: int) -> Iterator[dict[str, np.ndarray]]:
+    """What the encoder says of every chunk, by the name of its output."""
     encoder = ort.InferenceSession(folder / "encoder.onnx")
-    decoder = ort.InferenceSession(folder / "decoder.onnx")
-    state = {
-        i.name: np.zeros((1, *i.shape[1:]), np.float32)
-        for i in encoder.get_inputs()
-        if i.name.startswith("state.")
-    }
+    state = zeros(encoder, "state.")
     names = [o.name for o in encoder.get_outputs()]
-    shape = next(i.shape for i in decoder.get_inputs() if i.name == "cache.k")
-    k, v = np.zeros((1, *shape[1:]), np.float32), np.zeros((1, *shape[1:]), np.float32)
-    position, result = 0, []
     for call, chunk in enumerate(audio):
         feed = {"audio": chunk[None], "delay": np.array([delay]), **state}
         out = dict(zip(names, encoder.run(None, feed), strict=True))
         state = {name: out[f"new_{name}"] for name in state}
-        if call < lookahead:
-            continue
+        if call >= lookahead:
+            yield out
+
+
+def zeros(graph: ort.InferenceSession, start: str) -> dict[str, np.ndarray]:
+    inputs = [i for i in graph.get_inputs() if i.name.startswith(start)]
+    return {i.name: np.zeros((1, *i.shape[1:]), np.float32) for i in inputs}
+
+
+def by_the_book(folder: Path, audio: np.ndarray, delay: int, lookahead: int = 2) -> list[list[int]]:
+    """Greedy decoding of one stream as ARCHITECTURE.md words it; pieces after each embedding."""
+    decoder = ort.InferenceSession(folder / "decoder.onnx")
+    kind = read if json.loads((folder / "config.json").read_text())["frame_chunks"] else interleave
+    return kind(decoder, encoded(folder, audio, delay, lookahead))
+
+
+OUTPUTS = ["log_probs", "new.k", "new.v"]
+
+
+def interleave(decoder: ort.InferenceSession, heard: Iterator[dict[str, np.ndarray]]) -> list[list[int]]:
+    cache, position, result = zeros(decoder, "cache."), 0, []
+    for out in heard:
         piece, pieces = -1, []
         while True:
-            log_probs, new_k, new_v = decoder.run(
-                ["log_probs", "new.k", "new.v"],
-                {
-                    "embedding": out["embedding"],
-                    "piece": np.array([piece]),
-                    "position": np.array([position]),
-                    "cache.k": k,
-                    "cache.v": v,
-                },
-            )
-            k[:, :, position % (WINDOW - 1)], v[:, :, position % (WINDOW - 1)] = new_k, new_v
+            inputs = {"piece": np.array([piece]), "position": np.array([position])}
+            log_probs, new_k, new_v = decoder.run(OUTPUTS, {"embedding": out["embedding"], **inputs, **cache})
+            cache["cache.k"][:, :, position % (WINDOW - 1)] = new_k
+            cache["cache.v"][:, :, position % (WINDOW - 1)] = new_v
             position += 1
             piece = int(log_probs.argmax())
             if piece == BLANK or len(pieces) == CAP:
                 break
+            pieces.append(piece)
+        result.append(pieces)
+    return result
+
+
+def read(decoder: ort.InferenceSession, heard: Iterator[dict[str, np.ndarray]]) -> list[list[int]]:
+    cache, frames, written, result = zeros(decoder, "cache."), zeros(decoder, "frames"), [], []
+    chunks = frames["frames"].shape[1] // FRAMES
+    for chunk, out in enumerate(heard):
+        row = chunk % chunks * FRAMES
+        frames["frames"][:, row : row + FRAMES] = out["frames"]
+        pieces = []
+        while len(pieces) < CAP:
+            position = len(written)
+            inputs = {"piece": [written[-1] if written else 1], "position": [position], "chunk": [chunk]}
+            inputs = {name: np.array(value) for name, value in inputs.items()}
+            log_probs, new_k, new_v = decoder.run(
+                OUTPUTS, {"embedding": out["embedding"], **inputs, **frames, **cache}
+            )
+            piece = int(log_probs.argmax())
+            if piece == BLANK:
+                break
+            cache["cache.k"][:, :, position % (WINDOW - 1)] = new_k
+            cache["cache.v"][:, :, position % (WINDOW - 1)] = new_v
+            written.append(piece)
             pieces.append(piece)
         result.append(pieces)
     return result
@@ -88,9 +136,39 @@ def test_one_stream_is_decoded_by_the_book(engine: Engine, model_folder: Path, d
 
 
 def test_the_ring_wraps_around(engine: Engine) -> None:
+    """That what is decoded above takes the ring more than twice around; that of the frames, even more often."""
     state = engine.new_state()
     engine.step([state], [chunks(40)])
-    assert state.position > 2 * WINDOW
+    assert state.decoder["position"] > 2 * WINDOW
+
+
+def test_to_a_reading_decoder_waiting_leaves_no_trace(engine: Engine, frame_chunks: int) -> None:
+    state = engine.new_state()
+    decoded = engine.step([state], [chunks(40)])[0]
+    said = sum(len(d.ids) for d in decoded)
+    assert state.decoder["position"] == (said if frame_chunks else said + 38)
+    silence = np.zeros((WINDOW, SAMPLES), np.float32)
+    engine.step([state], [silence])
+    before = {name: array.copy() for name, array in state.decoder.items()}
+    assert not any(d.ids for d in engine.step([state], [silence])[0])
+    changed = {name for name, array in state.decoder.items() if not np.array_equal(array, before[name])}
+    past = {"piece", "position", "cache.k", "cache.v"}
+    assert changed & past == (set() if frame_chunks else past - {"piece"})
+
+
+def test_frames_lie_where_the_contract_says(model_folder: Path, engine: Engine, frame_chunks: int) -> None:
+    if not frame_chunks:
+        assert set(engine.new_state().decoder) == {"embedding", "piece", "position", "cache.k", "cache.v"}
+        return
+    states = [engine.new_state(), engine.new_state()]
+    audio = [chunks(9, 0), chunks(7, 1)]
+    engine.step(states, audio)
+    for state, sound in zip(states, audio, strict=True):
+        heard = [out["frames"][0] for out in encoded(model_folder, sound, 1, 2)]
+        assert state.decoder["chunk"] == len(heard) - 1 == len(sound) - 3
+        for c in range(len(heard) - frame_chunks, len(heard)):
+            row = c % frame_chunks * FRAMES
+            np.testing.assert_allclose(state.decoder["frames"][0, row : row + FRAMES], heard[c], atol=1e-4)
 
 
 @settings(max_examples=20, deadline=None)
@@ -122,7 +200,8 @@ def test_state_never_grows(engine: Engine) -> None:
     assert [s.nbytes for s in states] == before
     for state in states:
         # a view would keep the arrays of the whole batch alive
-        assert all(a.base is None or a.base.nbytes == a.nbytes for a in state.encoder.values())
+        arrays = [*state.encoder.values(), *state.decoder.values()]
+        assert all(a.base is None or a.base.nbytes == a.nbytes for a in arrays)
 
 
 def test_nothing_to_do(engine: Engine) -> None:
@@ -131,19 +210,19 @@ def test_nothing_to_do(engine: Engine) -> None:
     assert engine.step([engine.new_state()], [none]) == [[]]
 
 
-def test_pieces_per_chunk_are_capped(tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "chatty", blank_bias=-1000.0)
+def test_pieces_per_chunk_are_capped(tmp_path: Path, frame_chunks: int) -> None:
+    folder = write_model(tmp_path / "chatty", blank_bias=-1000.0, frame_chunks=frame_chunks)
     engine = Engine(open_folder(folder))
     state = engine.new_state()
     decoded = engine.step([state], [chunks(8)])[0]
     assert [len(d.ids) for d in decoded] == [CAP] * 6
-    # the embedding and every piece, the last one too, have been fed
-    assert state.position == 6 * (CAP + 1)
+    # of an interleaving decoder the embedding and every piece, the last one too, have been fed
+    assert state.decoder["position"] == 6 * (CAP if frame_chunks else CAP + 1)
     assert ids(decoded) == by_the_book(folder, chunks(8), 1)
 
 
-def test_no_look_ahead(tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "causal", lookahead=0)
+def test_no_look_ahead(tmp_path: Path, frame_chunks: int) -> None:
+    folder = write_model(tmp_path / "causal", lookahead=0, frame_chunks=frame_chunks)
     engine = Engine(open_folder(folder))
     assert ids(engine.step([engine.new_state(0)], [chunks(9)])[0]) == by_the_book(folder, chunks(9), 0, 0)
 
@@ -203,7 +282,8 @@ def test_no_such_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"format": 2}, "format 2.*upgrade"),
+        ({"format": 3}, "format 3.*upgrade"),
+        ({"format": 1}, "format 1.*export the model again"),
         ({"format": None}, "export"),
         ({"sample_rate": 8000}, "sample_rate"),
         ({"chunk_ms": 100}, "chunk_ms"),
@@ -221,6 +301,10 @@ def test_no_such_model(tmp_path: Path) -> None:
         ({"window": 10**12}, "window"),
         ({"window": 25}, "cache.k"),
         ({"window": True}, "window"),
+        ({"frame_chunks": -1}, "frame_chunks"),
+        ({"frame_chunks": 257}, "frame_chunks"),
+        ({"frame_chunks": True}, "frame_chunks"),
+        ({"frame_chunks": None}, "frame_chunks"),
         ({"max_pieces_per_chunk": 10**9}, "max_pieces_per_chunk"),
         ({"name": 7}, "name"),
         ({"sha256": {}}, "sha256"),
@@ -232,23 +316,55 @@ def test_hostile_configurations_are_refused(folder: Path, fields: dict, words: s
     refused(folder, words)
 
 
-def test_files_that_are_not_what_they_claim(folder: Path) -> None:
-    import hashlib
-
+def replace(folder: Path, name: str, data: bytes) -> None:
+    """Put another file in place, and its checksum."""
+    (folder / name).write_bytes(data)
     sums = json.loads((folder / "config.json").read_text())["sha256"]
+    change(folder, sha256={**sums, name: hashlib.sha256(data).hexdigest()})
 
-    def replace(name: str, data: bytes) -> None:
-        (folder / name).write_bytes(data)
-        change(folder, sha256={**sums, name: hashlib.sha256(data).hexdigest()})
 
+def test_files_that_are_not_what_they_claim(folder: Path, frame_chunks: int) -> None:
     good = (folder / "tokenizer.model").read_bytes()
-    replace("tokenizer.model", b"\x80\x04pickle?")
+    replace(folder, "tokenizer.model", b"\x80\x04pickle?")
     refused(folder, "SentencePiece")
-    (folder / "tokenizer.model").write_bytes(good)
-    replace("decoder.onnx", (folder / "encoder.onnx").read_bytes())
+    replace(folder, "tokenizer.model", good)
+    replace(folder, "decoder.onnx", (folder / "encoder.onnx").read_bytes())
     refused(folder, "decoder.onnx")
-    replace("decoder.onnx", b"nothing")
+    replace(folder, "decoder.onnx", b"nothing")
     refused(folder, "cannot be loaded")
     rng = np.random.default_rng(0)
-    replace("decoder.onnx", make_decoder(rng, np.zeros(20, bool), 0.0))
+    replace(folder, "decoder.onnx", make_decoder(rng, np.zeros(20, bool), 0.0, frame_chunks))
     refused(folder, "log_probs")
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        # 6 frames: of 1, 2, 3 or 6 chunks
+        (0, "not a decoder's inputs: .*chunk, frames"),
+        (1, r"encoder.onnx: frames is float32 \[2, 7\] where .* \[6, 7\]"),
+        (2, r"encoder.onnx: frames is float32 \[2, 7\] where .* \[3, 7\]"),
+        (4, "decoder.onnx: frames holds 6, which 4 chunks"),
+        (7, "decoder.onnx: frames holds 6, which 7 chunks"),
+    ],
+)
+def test_a_reading_decoder_of_other_frames_is_refused(tmp_path: Path, told: int, words: str) -> None:
+    folder = write_model(tmp_path / "m", frame_chunks=3)
+    change(folder, frame_chunks=told)
+    refused(folder, words)
+
+
+def test_a_decoder_of_the_other_kind_is_refused(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+    change(folder, frame_chunks=3)
+    refused(folder, "decoder.onnx has no chunk")
+    folder = write_model(tmp_path / "r", frame_chunks=3)
+    replace(folder, "encoder.onnx", make_encoder(np.random.default_rng(0), 2, SAMPLES))
+    refused(folder, "encoder.onnx has no frames")
+
+
+def test_a_stream_that_needs_too_much_memory_is_refused(
+    folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("speech_reallm.engine.MAX_STATE_BYTES", engine.new_state().nbytes - 1)
+    refused(folder, "a stream would need .* of state")

@@ -1,6 +1,7 @@
 """The model at work: ONNX Runtime, with the state of every stream in numpy arrays that are passed in and out.
 
-The engine knows samples, ids and tensors; words, times and events are the stream's business.
+The engine knows samples, ids and tensors; words, times and events are the stream's business. Two kinds of decoder run
+here (ARCHITECTURE.md, contract "Model folder"): wherever they differ, `frame_chunks` is asked.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from .modelfolder import ModelFolder
 
 # state of one stream, all tensors together; a large pretrained decoder stays well below
 MAX_STATE_BYTES = 1 << 30
+# <s>: what a reading decoder takes for its last piece before it has written any
+START = 1
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -39,38 +42,45 @@ class Decoded:
 
 @dataclass(slots=True)
 class State:
-    """One stream's state. Every array has a batch dimension of 1; all begin as zeros.
+    """One stream's state. Every array has a batch dimension of 1; all but the last piece begin as zeros.
 
-    keys, values: [1, L, W, H*d], the ring of the decoder's past; position p lies in slot p % W.
+    encoder: the `state.*` inputs of the encoder's graph. decoder: all inputs of the decoder's, as the next micro-step
+    takes them: `cache.k` and `cache.v`, the ring of its past, `position`, and so on.
     """
 
     delay: int
     encoder: dict[str, np.ndarray]
-    keys: np.ndarray
-    values: np.ndarray
-    position: int = 0
+    decoder: dict[str, np.ndarray]
     # encoder calls so far; the first `lookahead_chunks` of them yield nothing
     calls: int = 0
 
     @property
     def nbytes(self) -> int:
-        return sum(a.nbytes for a in self.encoder.values()) + self.keys.nbytes + self.values.nbytes
+        return sum(a.nbytes for a in (*self.encoder.values(), *self.decoder.values()))
 
 
 @dataclass(slots=True)
 class _Row:
-    """One stream within a batch of micro-steps: its embeddings that wait, and the chunk at hand."""
+    """One stream within a batch of micro-steps: its embeddings that wait, and the chunk at hand.
+
+    queue: for every chunk its embedding [D] and its frames [F, E], None where the decoder does not read them.
+    """
 
     state: State
-    queue: list[np.ndarray]
+    queue: list[tuple[np.ndarray, np.ndarray | None]]
     first: int
     done: list[Decoded] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
 
+    @property
+    def chunk(self) -> int:
+        """Number of the embedding at hand, counted from the start of the stream."""
+        return self.first + len(self.done)
+
     def close_chunk(self) -> bool:
         """The model said BLANK. Returns whether there is another embedding to go on with."""
-        self.done.append(Decoded(self.first + len(self.done), tuple(self.ids), tuple(self.log_probs)))
+        self.done.append(Decoded(self.chunk, tuple(self.ids), tuple(self.log_probs)))
         self.ids, self.log_probs = [], []
         return len(self.done) < len(self.queue)
 
@@ -86,37 +96,52 @@ class Engine:
         self._encoder = _session(folder.file("encoder.onnx"), threads)
         self._decoder = _session(folder.file("decoder.onnx"), threads)
         self._encoder_outputs = [o.name for o in self._encoder.get_outputs()]
-        self._state_specs, self._cache_shape = self._check_graphs()
+        self._encoder_state, self._decoder_state = self._check_graphs()
 
-    def _check_graphs(self) -> tuple[dict[str, tuple[tuple[int, ...], Any]], tuple[int, ...]]:
-        folder = self.folder
-        encoder, decoder = folder.file("encoder.onnx"), folder.file("decoder.onnx")
+    def _check_graphs(self) -> tuple[Signature, Signature]:
+        """What of a stream is kept from one call to the next: of the encoder's inputs, and of the decoder's."""
+        folder, encoder = self.folder, self.folder.file("encoder.onnx")
         inputs, outputs = _signature(self._encoder, encoder)
         _expect(inputs, "audio", (folder.chunk_samples,), np.float32, encoder)
         _expect(inputs, "delay", (), np.int64, encoder)
-        dim = _expect(outputs, "embedding", (None,), np.float32, encoder)[0]
+        _expect(outputs, "embedding", (None,), np.float32, encoder)
         states = {n: spec for n, spec in inputs.items() if n not in ("audio", "delay")}
         for name, (shape, dtype) in states.items():
             if not name.startswith("state."):
                 raise UserError(f"{encoder}: unexpected input {name}; export the model again")
             _expect(outputs, f"new_{name}", shape, dtype, encoder)
 
+        kept = self._check_decoder(outputs)
+        total = sum(_product(s) * np.dtype(d).itemsize for s, d in (*states.values(), *kept.values()))
+        if total > MAX_STATE_BYTES:
+            raise UserError(f"{folder.path}: unusable, a stream would need {total >> 20} MiB of state")
+        return states, kept
+
+    def _check_decoder(self, heard: Signature) -> Signature:
+        """heard: the encoder's outputs. Returns the decoder's inputs."""
+        folder, decoder = self.folder, self.folder.file("decoder.onnx")
         inputs, outputs = _signature(self._decoder, decoder)
-        _expect(inputs, "embedding", (dim,), np.float32, decoder)
+        _expect(inputs, "embedding", heard["embedding"][0], np.float32, decoder)
         _expect(inputs, "piece", (), np.int64, decoder)
         _expect(inputs, "position", (), np.int64, decoder)
         cache = _expect(inputs, "cache.k", (None, folder.window - 1, None), np.float32, decoder)
         _expect(inputs, "cache.v", cache, np.float32, decoder)
-        if len(inputs) != 5:
+        if folder.frame_chunks:
+            _expect(inputs, "chunk", (), np.int64, decoder)
+            frames, width = _expect(inputs, "frames", (None, None), np.float32, decoder)
+            each, rest = divmod(frames, folder.frame_chunks)
+            if rest or not each:
+                raise UserError(
+                    f"{decoder}: frames holds {frames}, which {folder.frame_chunks} chunks (config.json) cannot "
+                    "share evenly; export the model again"
+                )
+            _expect(heard, "frames", (each, width), np.float32, folder.file("encoder.onnx"))
+        if len(inputs) != (7 if folder.frame_chunks else 5):
             raise UserError(f"{decoder}: not a decoder's inputs: {', '.join(inputs)}; export the model again")
         _expect(outputs, "log_probs", (folder.vocab_size,), np.float32, decoder)
         for name in ("new.k", "new.v"):
             _expect(outputs, name, (cache[0], cache[2]), np.float32, decoder)
-
-        total = 2 * 4 * _product(cache) + sum(_product(s) * np.dtype(d).itemsize for s, d in states.values())
-        if total > MAX_STATE_BYTES:
-            raise UserError(f"{folder.path}: unusable, a stream would need {total >> 20} MiB of state")
-        return states, cache
+        return inputs
 
     def new_state(self, delay: int | None = None) -> State:
         """The state of a stream at its start. Raises UserError for a delay that the model does not know."""
@@ -124,12 +149,9 @@ class Engine:
         if isinstance(delay, bool) or delay not in self.folder.delays:
             known = ", ".join(map(str, self.folder.delays))
             raise UserError(f"a label delay of {delay} chunks is not among this model's: {known}")
-        return State(
-            delay=int(delay),
-            encoder={n: np.zeros((1, *shape), dtype) for n, (shape, dtype) in self._state_specs.items()},
-            keys=np.zeros((1, *self._cache_shape), np.float32),
-            values=np.zeros((1, *self._cache_shape), np.float32),
-        )
+        state = State(int(delay), _zeros(self._encoder_state), _zeros(self._decoder_state))
+        state.decoder["piece"][:] = START
+        return state
 
     def step(self, states: Sequence[State], audio: Sequence[np.ndarray]) -> list[list[Decoded]]:
         """Advance each stream by its own number of chunks, all in one batch.
@@ -166,10 +188,11 @@ class Engine:
             feed["delay"] = delays[:size]
             out = dict(zip(self._encoder_outputs, self._encoder.run(None, feed), strict=True))
             batch = {name: out[f"new_{name}"] for name in batch}
-            for row, embedding in zip(rows[:size], out["embedding"], strict=True):
+            frames = out["frames"] if self.folder.frame_chunks else [None] * size
+            for row, *heard in zip(rows[:size], out["embedding"], frames, strict=True):
                 row.state.calls += 1
                 if row.state.calls > lookahead:
-                    row.queue.append(embedding)
+                    row.queue.append(tuple(heard))
         _unstack(batch, states[:size], 0)
         return rows
 
@@ -177,56 +200,64 @@ class Engine:
         """Micro-steps until every row has said BLANK to its last embedding; results go to `row.done`.
 
         A row that is done leaves the batch: the last row takes its place, so that those at work stay
-        contiguous. Cache rows are copied into the batch once and then written in both places; a single
-        stream is never copied.
+        contiguous. States are copied into the batch once and then written in both places; a single stream's
+        state is the batch, and never copied.
         """
         if not rows:
             return
+        for row in rows:
+            self._hear(row, row.state.decoder, 0)
         rows, size = list(rows), len(rows)
-        alone = size == 1
-        keys = rows[0].state.keys if alone else np.concatenate([r.state.keys for r in rows])
-        values = rows[0].state.values if alone else np.concatenate([r.state.values for r in rows])
-        embedding = np.stack([r.queue[0] for r in rows])
-        piece = np.full(size, -1, np.int64)
-        position = np.array([r.state.position for r in rows], np.int64)
-        slots, blank, cap = keys.shape[2], self.folder.blank_id, self.folder.max_pieces_per_chunk
+        alone, batch = size == 1, _stack([row.state.decoder for row in rows])
+        blank, cap = self.folder.blank_id, self.folder.max_pieces_per_chunk
         while size:
             log_probs, new_keys, new_values = self._decoder.run(
-                ["log_probs", "new.k", "new.v"],
-                {
-                    "embedding": embedding[:size],
-                    "piece": piece[:size],
-                    "position": position[:size],
-                    "cache.k": keys[:size],
-                    "cache.v": values[:size],
-                },
+                ["log_probs", "new.k", "new.v"], {name: array[:size] for name, array in batch.items()}
             )
             best = log_probs.argmax(axis=1)
             # backwards, so that the row that fills a gap has been dealt with
             for j in range(size - 1, -1, -1):
-                row = rows[j]
-                slot = row.state.position % slots
-                keys[j, :, slot] = new_keys[j]
-                values[j, :, slot] = new_values[j]
-                if not alone:
-                    row.state.keys[0, :, slot] = new_keys[j]
-                    row.state.values[0, :, slot] = new_values[j]
-                row.state.position += 1
-                position[j] += 1
-                symbol = int(best[j])
-                if symbol != blank and len(row.ids) < cap:
-                    piece[j] = symbol
+                row, symbol = rows[j], int(best[j])
+                places = [(row.state.decoder, 0)] if alone else [(row.state.decoder, 0), (batch, j)]
+                is_piece = symbol != blank and len(row.ids) < cap
+                # an interleaving decoder remembers every micro-step; to a reading one waiting leaves no trace
+                if is_piece or not self.folder.frame_chunks:
+                    for place in places:
+                        _remember(*place, new_keys[j], new_values[j])
+                if is_piece:
+                    for inputs, i in places:
+                        inputs["piece"][i] = symbol
                     row.ids.append(symbol)
                     row.log_probs.append(float(log_probs[j, symbol]))
                 elif row.close_chunk():
-                    piece[j] = -1
-                    embedding[j] = row.queue[len(row.done)]
+                    for place in places:
+                        self._hear(row, *place)
                 else:
                     size -= 1
                     if j < size:
                         rows[j] = rows[size]
-                        for array in (keys, values, embedding, piece, position):
+                        for array in batch.values():
                             array[j] = array[size]
+
+    def _hear(self, row: _Row, inputs: dict[str, np.ndarray], i: int) -> None:
+        """Row i of the decoder's `inputs` goes on to the next embedding of `row`."""
+        embedding, frames = row.queue[len(row.done)]
+        inputs["embedding"][i] = embedding
+        if self.folder.frame_chunks:
+            inputs["chunk"][i] = row.chunk
+            first = row.chunk % self.folder.frame_chunks * len(frames)
+            inputs["frames"][i, first : first + len(frames)] = frames
+        else:
+            # the embedding comes in a piece's place
+            inputs["piece"][i] = -1
+
+
+def _remember(inputs: dict[str, np.ndarray], i: int, key: np.ndarray, value: np.ndarray) -> None:
+    """A micro-step's key and value [L, H*d] go into the ring of row i."""
+    slot = inputs["position"][i] % inputs["cache.k"].shape[2]
+    inputs["cache.k"][i, :, slot] = key
+    inputs["cache.v"][i, :, slot] = value
+    inputs["position"][i] += 1
 
 
 def _session(path: Path, threads: int) -> ort.InferenceSession:
@@ -288,6 +319,11 @@ def _product(shape: tuple[int, ...]) -> int:
     for dimension in shape:
         total *= dimension
     return total
+
+
+def _zeros(signature: Signature) -> dict[str, np.ndarray]:
+    """For one stream."""
+    return {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in signature.items()}
 
 
 def _stack(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import Any
 from .audio import SAMPLE_RATE
 from .errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 FILES = ("encoder.onnx", "decoder.onnx", "tokenizer.model")
 # generous limits: a folder beyond them is broken or hostile, and would cost absurd memory
 MAX_CONFIG_BYTES = 1 << 20
@@ -21,11 +21,15 @@ MAX_WINDOW = 1 << 16
 MAX_LOOKAHEAD = 64
 MAX_DELAY = 64
 MAX_PIECES = 1024
+MAX_FRAME_CHUNKS = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFolder:
-    """What the runtime needs to know of a model. `delays` and `lookahead_chunks` count chunks."""
+    """What the runtime needs to know of a model. `delays` and `lookahead_chunks` count chunks.
+
+    `frame_chunks`: how many chunks' frames a reading decoder reads; 0 for an interleaving one.
+    """
 
     path: Path
     name: str
@@ -37,6 +41,7 @@ class ModelFolder:
     vocab_size: int
     blank_id: int
     window: int
+    frame_chunks: int
     max_pieces_per_chunk: int
 
     @property
@@ -132,6 +137,7 @@ def _describe(path: Path, config: dict[str, Any], where: str) -> ModelFolder:
         vocab_size=vocab_size,
         blank_id=integer("blank_id", 0, vocab_size - 1),
         window=integer("window", 2, MAX_WINDOW),
+        frame_chunks=integer("frame_chunks", 0, MAX_FRAME_CHUNKS),
         max_pieces_per_chunk=integer("max_pieces_per_chunk", 1, MAX_PIECES),
     )
     if folder.default_delay not in delays:

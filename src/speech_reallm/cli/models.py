@@ -80,6 +80,8 @@ def describe(folder: ModelFolder, built_in: bool = False) -> dict[str, Any]:
         "bytes": sum(path.stat().st_size for path in folder.path.iterdir() if path.is_file()),
         "chunk_ms": folder.chunk_ms,
         "lookahead_chunks": folder.lookahead_chunks,
+        "decoder": "reading" if folder.frame_chunks else "interleaving",
+        "frame_chunks": folder.frame_chunks,
         "delays": list(folder.delays),
         "default_delay": folder.default_delay,
         "delays_ms": wait,
@@ -96,12 +98,16 @@ def _page(model: dict[str, Any]) -> str:
         f"a word is shown at most {wait} ms after its last sound, and the computing"
         for delay, wait in zip(model["delays"], model["delays_ms"], strict=True)
     ]
+    decoder, frames = model["decoder"], model["frame_chunks"]
+    if frames:
+        decoder += f", the frames of the last {frames} chunks ({frames * chunk} ms)"
     rows = [
         ("language", model["language"]),
         ("folder", model["folder"]),
         ("size", f"{model['bytes'] / 1e6:.1f} MB"),
         ("chunk", f"{chunk} ms"),
         ("look-ahead", f"{model['lookahead_chunks']} chunks ({model['lookahead_chunks'] * chunk} ms)"),
+        ("decoder", decoder),
         *(("--delay" if i == 0 else "", text) for i, text in enumerate(delays)),
         ("pieces", f"{model['vocab_size']:,}"),
         ("licence", model["licence"] or "its card does not say"),

@@ -16,9 +16,8 @@ from ..errors import UserError
 from ..model.ctc import best_of
 from ..model.packing import pack, unpack
 from ..model.reallm import ReaLLM
+from ..modelfolder import FORMAT
 from .onnx import export_graphs
-
-FORMAT = 1
 
 
 def load_reallm(folder: str | Path) -> ReaLLM:
@@ -90,6 +89,7 @@ def describe(config: ModelConfig, name: str) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
         "blank_id": config.blank_id,
         "window": config.decoder.window,
+        "frame_chunks": config.decoder.frame_chunks,
         "max_pieces_per_chunk": config.max_pieces_per_chunk,
         "model": to_dict(config),
     }
