@@ -1,4 +1,4 @@
-"""Training examples without a word, so that a recogniser learns to say nothing: stretches of noise, hiss, digital silence.
+"""Training examples without a word, so that a recogniser learns to say nothing: noise, hiss, digital silence.
 
     python runs/quiet.py ../shared/speech/noise.jsonl out/speech/quiet
 

@@ -13,7 +13,8 @@ from .audio import SAMPLE_RATE
 from .errors import UserError
 
 FORMAT = 2
-FILES = ("encoder.onnx", "decoder.onnx", "tokenizer.model")
+# the graphs may refer to weights in model.safetensors
+FILES = ("encoder.onnx", "decoder.onnx", "model.safetensors", "tokenizer.model")
 # generous limits: a folder beyond them is broken or hostile, and would cost absurd memory
 MAX_CONFIG_BYTES = 1 << 20
 MAX_VOCABULARY = 1 << 20

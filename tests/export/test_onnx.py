@@ -20,6 +20,8 @@ from speech_reallm.recognizer import Recognizer
 from speech_reallm.train.checkpoint import save_folder
 
 VOCAB = 40
+# large enough that matrices are packed
+DIM = 96
 # of encoders; the last is a waveform encoder with a decoder that reads its frames
 KINDS = ["waveform", "conformer", "reading"]
 
@@ -36,10 +38,12 @@ def make_run(folder: Path, kind: str) -> Path:
     torch.manual_seed(0)
     reads = kind == "reading"
     decoder = DecoderConfig(
-        layers=2, dim=32, heads=2, kv_heads=1, ffn=64, window=20, mlp_bias=reads, frame_chunks=3 if reads else 0
+        layers=2, dim=DIM, heads=2, kv_heads=1, ffn=2 * DIM, window=20, mlp_bias=reads, frame_chunks=3 if reads else 0
     )
     config = ModelConfig(
-        encoder=EncoderConfig(kind="waveform" if reads else kind, layers=2, dim=32, heads=2, ffn=64, left_chunks=2, lookahead=(1,)),
+        encoder=EncoderConfig(
+            kind="waveform" if reads else kind, layers=2, dim=DIM, heads=2, ffn=2 * DIM, left_chunks=2, lookahead=(1,)
+        ),
         decoder=decoder,
         vocab_size=VOCAB,
     )
@@ -106,7 +110,7 @@ def compare_decoder(folder: Path) -> tuple[float, float]:
     ring, worst, same = keys.shape[2], 0.0, 0
     with torch.no_grad():
         for t in range(40):
-            embedding = torch.randn(2, 32)
+            embedding = torch.randn(2, DIM)
             none = 1 if model.reads else -1
             piece = torch.tensor([none if t % 3 else 5 + t % 20, 7 if t % 4 == 0 else none])
             heard = {}
@@ -178,18 +182,25 @@ def test_an_exported_folder_recognises(exported):
 def test_eight_bit_weights_come_back_within_half_a_step():
     torch.manual_seed(0)
     weights = {
-        "a.weight": torch.randn(8, 5),
-        "conv": torch.randn(4, 3, 2),
+        "a.weight": torch.randn(80, 130),
+        "conv": torch.randn(40, 32, 9),
         "bias": torch.randn(7),
-        "zero": torch.zeros(2, 2),
+        "small": torch.randn(8, 5),
+        "zero": torch.zeros(100, 100),
     }
-    back = unpack(pack(weights))
+    packed = pack(weights)
+    assert packed["a.weight"].shape == (80, 3, 64) and packed["a.weight"].dtype == torch.uint8
+    back = unpack(packed)
     assert set(back) == set(weights)
-    assert torch.equal(back["bias"], weights["bias"])
+    assert torch.equal(back["bias"], weights["bias"]) and torch.equal(back["small"], weights["small"])
     for name in ("a.weight", "conv", "zero"):
-        rows = weights[name].flatten(1)
-        step = rows.abs().amax(1, keepdim=True) / 127
-        assert ((back[name].flatten(1) - rows).abs() <= step / 2 + 1e-7).all()
+        assert back[name].shape == weights[name].shape
+        rows, got = weights[name].flatten(1), back[name].flatten(1)
+        for block, come in zip(rows.split(64, 1), got.split(64, 1), strict=True):
+            step = block.abs().amax(1, keepdim=True) / 127
+            assert ((come - block).abs() <= step / 2 + 1e-6).all()
+    again = unpack(pack(back))
+    assert all(torch.allclose(again[k], back[k], atol=1e-6) for k in back)
 
 
 def test_a_broken_run_is_a_clear_error(tmp_path):

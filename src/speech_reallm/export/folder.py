@@ -41,7 +41,7 @@ def load_reallm(folder: str | Path) -> ReaLLM:
 def export_folder(run: str | Path, out: str | Path, *, name: str, int8: bool = True) -> Path:
     """Write the model folder `out` from the training run `run`; an existing one is replaced when all is written.
 
-    With int8 the graphs are quantised and model.safetensors holds 8-bit matrices. Raises UserError.
+    With int8 matrices are 8-bit, and the graphs refer to those in model.safetensors. Raises UserError.
     """
     source, out = best_of(run), Path(out)
     model = load_reallm(source)
@@ -56,7 +56,7 @@ def export_folder(run: str | Path, out: str | Path, *, name: str, int8: bool = T
             # the graphs are made of what the file holds, so that training goes on from what was measured
             model.load_state_dict(unpack(weights))
         save_file({k: v.contiguous() for k, v in weights.items()}, temporary / "model.safetensors")
-        export_graphs(model, temporary, int8)
+        export_graphs(model, temporary, weights if int8 else None)
         files = ("encoder.onnx", "decoder.onnx", "tokenizer.model", "model.safetensors")
         config = describe(model.config, name) | {"sha256": {f: _sha256(temporary / f) for f in files}}
         (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

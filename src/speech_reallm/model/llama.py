@@ -96,7 +96,8 @@ class Block(nn.Module):
         x = x + self.out(mixed.flatten(1))
         if self.reads:
             x = x + self.frames.step(self.norm_frames(x), frames, chunk)
-        return self._feed_forward(x), k.flatten(1), v.flatten(1)
+        # with a dimension for time it becomes matrix products in ONNX too, which can be 8-bit
+        return self._feed_forward(x.unsqueeze(1)).squeeze(1), k.flatten(1), v.flatten(1)
 
 
 class LlamaDecoder(nn.Module):
