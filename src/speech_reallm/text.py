@@ -174,3 +174,44 @@ def normalize_for_training(text: str) -> str:
 def _ascii_digits(text: str) -> str:
     """Digits of other scripts as ASCII digits, and what is a number without being one (as Ⅻ) as nothing."""
     return "".join(c if c.isascii() or not c.isdecimal() else str(unicodedata.decimal(c)) for c in text)
+
+
+_DOUBLE_QUOTES = str.maketrans(dict.fromkeys('"\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033', " "))
+_DASH = re.compile("[\u2012-\u2015\u2212]|--+")
+_UPPER_LETTERS = str.maketrans(
+    {"Æ": "Ae", "Œ": "Oe", "Ø": "O", "Đ": "D", "Ð": "D", "Þ": "Th", "Ł": "L", "Ħ": "H"}
+)
+_TITLE = re.compile("(mr|mrs|dr|messrs)[.]?", re.IGNORECASE)
+# a word between what stands before and after it; what comes after may be an apostrophe that belongs to it
+_TOKEN = re.compile(r"(?P<before>[^\w$£€&@+%]*)(?P<core>.*[\w&@+%]|)(?P<after>[^\w&@+%]*)", re.ASCII)
+
+
+def clean_cased(text: str) -> str:
+    """What a model with case and punctuation is trained to write: ASCII words with . , ? ! ; : - ' as written.
+
+    Quotation marks, brackets, dashes and accents are left out, since nobody can hear them; numbers and signs
+    become lower-case words; titles have their dot ("Mr."). Idempotent; "" where nothing is left.
+    """
+    text = unicodedata.normalize("NFKD", text).translate(_LETTERS).translate(_UPPER_LETTERS)
+    text = _DASH.sub(" ", text.translate(_APOSTROPHES).translate(_DOUBLE_QUOTES))
+    text = _ascii_digits("".join(c for c in text if not unicodedata.combining(c)))
+    text = re.sub(r"[^A-Za-z0-9.,?!;:'$£€&%@+ -]", " ", text)
+    return " ".join(filter(None, map(_clean_token, text.split())))
+
+
+def _clean_token(token: str) -> str:
+    """A word with its punctuation, cleaned; several words for a number; "" for one without words."""
+    match = _TOKEN.fullmatch(token)
+    assert match is not None  # every group may be empty
+    core, after = match["core"], match["after"]
+    if not (words := normalize_for_training(core)):
+        return ""
+    if re.search(r"[^A-Za-z'.,?!;:-]", core):
+        core = words
+    before = "'" if "'" in match["before"] and core.lower() in _APHAERESES else ""
+    # of apostrophes after it a word keeps its own: dogs', talkin'
+    own = after.startswith("'") and "'" not in match["before"] and core.lower().endswith(("s", "in"))
+    after = ("'" if own else "") + re.sub("['-]", "", after)
+    if _TITLE.fullmatch(core) and not after.startswith("."):
+        after = f".{after}"
+    return before + core + after

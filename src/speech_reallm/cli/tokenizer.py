@@ -9,6 +9,7 @@ HELP = "make a SentencePiece tokenizer from text files or manifests"
 EPILOG = """examples:
   reallm tokenizer books.txt transcripts.txt --vocab 512 --out out/tokenizer.model
   reallm tokenizer train.jsonl --vocab 1000 --out tokenizer.model
+  reallm tokenizer --moonshine moonshine-tiny-en books.txt --vocab 8192 --out out/tokenizer.model
 """
 
 
@@ -17,12 +18,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vocab", type=int, default=512, help="number of pieces, the four special ones included"
     )
+    parser.add_argument(
+        "--moonshine",
+        metavar="FOLDER",
+        help="keep the most frequent pieces of the vocabulary of Moonshine's weights in FOLDER, cased and with "
+        "punctuation, for a decoder that starts from them",
+    )
     parser.add_argument("--out", required=True, help="where the tokenizer.model goes")
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..data.text_pieces import train_tokenizer
+    if args.moonshine:
+        from ..data.moonshine_pieces import make_tokenizer
 
-    train_tokenizer(args.texts, args.vocab, args.out)
+        share = make_tokenizer(args.moonshine, args.texts, args.vocab, args.out)
+        print(f"{share:.2%} of the pieces of the texts are kept whole")
+    else:
+        from ..data.text_pieces import train_tokenizer
+
+        train_tokenizer(args.texts, args.vocab, args.out)
     print(f"wrote {args.out}")
     return 0
