@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from speech_reallm import Recognizer
 from speech_reallm.engine import Decoded, Engine
 from speech_reallm.errors import UserError
-from speech_reallm.modelfolder import find_model, open_folder
+from speech_reallm.modelfolder import FILES, find_model, open_folder
 
 KINDS = {"interleaving": 0, "reading": 3}
 
@@ -262,7 +262,7 @@ def change(folder: Path, **fields: object) -> None:
     path.write_text(json.dumps({**config, **fields}))
 
 
-@pytest.mark.parametrize("name", ["encoder.onnx", "decoder.onnx", "tokenizer.model", "config.json"])
+@pytest.mark.parametrize("name", [*FILES, "config.json"])
 def test_missing_and_damaged_files(folder: Path, name: str) -> None:
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[: len(data) // 2])
