@@ -5,16 +5,12 @@
 #     SPEECH=/data/speech OUT=/data/out runs/ship.sh
 #
 # SPEECH     manifests (NAME.jsonl) and noise.jsonl, rir.jsonl
-# TEXT       books.txt and librispeech-train-100.txt, a sentence a line
+# TEXT       books.txt, a sentence a line: which pieces of the published vocabulary are kept
 # MOONSHINE  the published weights of Moonshine tiny: a folder with config.json and safetensors
-# OUT        where everything goes; OUT/speech holds the synthetic speech, which is made beforehand:
+# OUT        where everything goes
 #
-#     python runs/synthetic_speech.py kokoro --voices package/voices --text TEXT/books.txt --out OUT/speech/kokoro \
-#         --hours 0.6
-#     python runs/synthetic_speech.py hibari --text TEXT/books.txt --out OUT/speech/hibari --hours 7
-#
-# Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, TEACHER,
-# LANGUAGE, DECODER, SPLICED. MODEL is the model folder that comes out, NAME what the model is called.
+# Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, DECODER,
+# JOINT. PROCESSES train together, a thread each. MODEL is the model folder that comes out, NAME what it is called.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,11 +20,10 @@ MOONSHINE=${MOONSHINE:-../shared/models/moonshine-tiny-en}
 OUT=${OUT:-out}
 MODEL=${MODEL:-$OUT/model}
 NAME=${NAME:-reallm-default-en}
-ENCODER=${ENCODER:-30} TEACHER=${TEACHER:-9} LANGUAGE=${LANGUAGE:-24}
-DECODER=${DECODER:-20} SPLICED=${SPLICED:-12}
-if [ -z "${REALLM:-}" ]; then
-    if [ -x .venv/bin/reallm ]; then REALLM=.venv/bin/reallm; else REALLM=reallm; fi
-fi
+ENCODER=${ENCODER:-75} DECODER=${DECODER:-12} JOINT=${JOINT:-75}
+PROCESSES=${PROCESSES:-2}
+if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
+REALLM="$PYTHON -m speech_reallm"
 
 # hours FILE: the seconds in it, as hours
 hours() {
@@ -54,26 +49,25 @@ stage() {
 
 # train STAGE MINUTES: a stage of configs/default
 train() {
-    stage "$1" "$REALLM" train "$OUT/configs/$1.yaml" --minutes "$2"
+    OMP_NUM_THREADS=1 stage "$1" "$PYTHON" -m torch.distributed.run --nproc-per-node "$PROCESSES" -m speech_reallm \
+        train "$OUT/configs/$1.yaml" --threads 1 --minutes "$2"
 }
 
-# head_of ROWS FROM TO: the first rows of a manifest, as a manifest
-head_of() {
-    [ -e "$3" ] || head -n "$1" "$2" > "$3"
+# recase NAME WER: case and punctuation for a manifest without, less the rows that the recogniser hears otherwise
+recase() {
+    stage "recase-$1" "$PYTHON" runs/recase.py "$SPEECH/$1.jsonl" "$OUT/manifests/$1.jsonl" --model "$MOONSHINE" \
+        --max-wer "$2"
 }
 
-# plain NAME: the manifest of that name, ours or synthetic
-plain() {
-    if [ -e "$SPEECH/$1.jsonl" ]; then echo "$SPEECH/$1.jsonl"; else echo "$OUT/speech/$1.jsonl"; fi
+# align NAME MANIFEST
+align() {
+    stage "align-$1" $REALLM align hmm "$2" "$OUT/aligned/$1.jsonl.gz" --tokenizer "$OUT/tokenizer.model" --cased
 }
 
-for needed in "$SPEECH/librispeech-train.jsonl" "$TEXT/books.txt" "$MOONSHINE/config.json" \
-    "$OUT/speech/kokoro.jsonl" "$OUT/speech/hibari.jsonl"; do
+for needed in "$SPEECH/librispeech-train.jsonl" "$TEXT/books.txt" "$MOONSHINE/config.json"; do
     [ -e "$needed" ] || { echo "$needed is missing; the top of $0 says what it is" >&2; exit 2; }
 done
-mkdir -p "$OUT/done" "$OUT/configs" "$OUT/aligned"
-head_of 1000 "$OUT/speech/hibari.jsonl" "$OUT/speech/hibari-part.jsonl"
-head_of 4300 "$OUT/speech/hibari.jsonl" "$OUT/speech/hibari-6h.jsonl"
+mkdir -p "$OUT/done" "$OUT/configs" "$OUT/aligned" "$OUT/manifests"
 # the configurations, with the paths of this run
 for config in configs/default/*.yaml; do
     sed -e "s#\.\./shared/speech/#$SPEECH/#g; s#\.\./shared/text/#$TEXT/#g" \
@@ -81,19 +75,21 @@ for config in configs/default/*.yaml; do
         "$config" > "$OUT/configs/$(basename "$config")"
 done
 
-stage tokenizer "$REALLM" tokenizer "$TEXT/books.txt" "$TEXT/librispeech-train-100.txt" \
-    --vocab 1024 --out "$OUT/tokenizer.model"
-train 1-encoder "$ENCODER"
-train 2-teacher "$TEACHER"
-for aligned in $(sed -n 's/.*out\/aligned\/\(.*\)\.jsonl\.gz.*/\1/p' configs/default/4-decoder.yaml); do
-    stage "align-$aligned" "$REALLM" align "$OUT/teacher" "$(plain "$aligned")" "$OUT/aligned/$aligned.jsonl.gz" \
-        --peaks --min-score -0.6
+stage tokenizer $REALLM tokenizer --moonshine "$MOONSHINE" "$TEXT/books.txt" --vocab 8192 --out "$OUT/tokenizer.model"
+recase librispeech-train 0.5
+recase speechocean762 0.34
+for name in librispeech-train speechocean762; do
+    align "$name" "$OUT/manifests/$name.kept.jsonl"
 done
-train 3-language "$LANGUAGE"
-train 4-decoder "$DECODER"
-train 5-spliced "$SPLICED"
-stage export "$REALLM" export "$OUT/spliced" "$MODEL" --name "$NAME"
-# the encoder's weights began as Moonshine's, and their licence goes with them
+for name in kathleen ljspeech asterisk-allison; do
+    align "$name" "$SPEECH/$name.jsonl"
+done
+stage quiet "$PYTHON" runs/quiet.py "$SPEECH/noise.jsonl" "$OUT/speech/quiet"
+train 1-encoder "$ENCODER"
+train 2-decoder "$DECODER"
+train 3-joint "$JOINT"
+stage export $REALLM export "$OUT/joint" "$MODEL" --name "$NAME"
+# the weights began as Moonshine's, and their licence goes with them
 cp docs/licenses/moonshine.txt "$MODEL/LICENSE-moonshine.txt"
 awk '{t += $1} END {printf "%.2f h in all\n", t / 3600}' "$OUT"/done/*
 echo "the model is in $MODEL: $REALLM transcribe FILE --model $MODEL"

@@ -52,6 +52,8 @@ def test_command(command: str) -> None:
         assert dry.returncode == 0, dry.stderr
     elif program in ("reallm", ".venv/bin/reallm"):
         assert arguments[0] == cli._parser().parse_args(arguments).verb.NAME
+    elif program == "python":
+        assert (ROOT / arguments[0]).is_file()
     elif program.endswith("pip"):
         extras = [extra for group in re.findall(r"\[([\w,]+)\]", arguments[-1]) for extra in group.split(",")]
         declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
