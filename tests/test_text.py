@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech_reallm.text import (
+    clean_cased,
     normalize,
     normalize_for_training,
     spell_cardinal,
@@ -26,6 +27,32 @@ def test_training_text_is_clean_and_stable(text: str) -> None:
     clean = normalize_for_training(text)
     assert re.fullmatch(r"([a-z']+( [a-z']+)*)?", clean)
     assert normalize_for_training(clean) == clean
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXT)
+def test_cased_text_is_clean_and_stable(text: str) -> None:
+    clean = clean_cased(text)
+    assert re.fullmatch(r"[A-Za-z.,?!;:' -]*", clean)
+    assert clean_cased(clean) == clean
+    # every token is spoken, and as it is within the text
+    spoken = [normalize_for_training(token) for token in clean.split()]
+    assert all(spoken) and " ".join(spoken) == normalize_for_training(clean)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("“Hello,” said Mr Smith—‘it’s Rostóv’s!’", "Hello, said Mr. Smith it's Rostov's!"),
+        ("In 1984, on the 21st; at $5.00.", "In nineteen eighty four, on the twenty first; at five dollars."),
+        ("-- (Five-and-twenty)", "Five-and-twenty"),
+        ("'Tis the dogs', talkin' of R&B: 'Yes,'", "'Tis the dogs', talkin' of r and b: Yes,"),
+        ("word--word - Æneas ... DR. Who...", "word word Aeneas DR. Who..."),
+        ("?! -- '", ""),
+    ],
+)  # fmt: skip
+def test_cased(text: str, expected: str) -> None:
+    assert clean_cased(text) == expected
 
 
 @settings(max_examples=300, deadline=None)

@@ -183,7 +183,7 @@ _UPPER_LETTERS = str.maketrans(
 )
 _TITLE = re.compile("(mr|mrs|dr|messrs)[.]?", re.IGNORECASE)
 # a word between what stands before and after it; what comes after may be an apostrophe that belongs to it
-_TOKEN = re.compile(r"(?P<before>[^\w$£€&@+%]*)(?P<core>.*[\w&@+%]|)(?P<after>[^\w&@+%]*)", re.ASCII)
+_TOKEN = re.compile(r"(?P<before>[^\w$£€&@+%]*)(?P<core>.*[\w$£€&@+%]|)(?P<after>.*)", re.ASCII)
 
 
 def clean_cased(text: str) -> str:

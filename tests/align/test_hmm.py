@@ -1,10 +1,12 @@
 import itertools
 import json
+import string
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 
 pytest.importorskip("pocketsphinx")
 import soundfile
@@ -16,7 +18,7 @@ from speech_reallm.align.pronounce import pronounce
 from speech_reallm.align.words import hmm_batch
 from speech_reallm.cli.main import main
 from speech_reallm.data.manifests import load_manifest
-from speech_reallm.text import normalize_for_training
+from speech_reallm.text import clean_cased, normalize_for_training
 from speech_reallm.tokenizer import Tokenizer
 
 SHARED = Path(__file__).parents[3] / "shared" / "speech"
@@ -44,6 +46,51 @@ def test_the_pieces_of_a_word_share_its_time():
     assert begun == pytest.approx([start for _, start, _ in times], abs=1e-3)
     assert all(p.duration > 0 for p in aligned)
     assert aligned[-1].start + aligned[-1].duration == pytest.approx(times[-1][2], abs=1e-3)
+
+
+@pytest.fixture
+def letters(tmp_path):
+    """A tokenizer of single characters."""
+    model = tmp_path / "letters.model"
+    with model.open("wb") as out:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([" ".join(string.ascii_letters + ".,:;?!-'")] * 9),
+            model_writer=out, vocab_size=99, hard_vocab_limit=False, model_type="char", minloglevel=2,
+            normalization_rule_name="identity", control_symbols=["<blank>"],
+        )  # fmt: skip
+    return Tokenizer(model)
+
+
+def test_case_and_punctuation(letters):
+    audio, text = demo()
+    words = normalize_for_training(text).split()
+    cased = f"{words[0].capitalize()}-{words[1]}, {' '.join(words[2:])}."
+    ((aligned, _),) = hmm_batch(letters, [audio], [cased])
+    assert letters.decode(letters.id(p.symbol) for p in aligned) == cased
+    times = align_words(audio, words)
+    ends = {p.symbol: p.start + p.duration for p in aligned if p.symbol in "-,."}
+    # two words in one, whose comma has no length
+    assert ends["."] == pytest.approx(times[-1][2], abs=1e-3)
+    assert ends[","] == pytest.approx(times[1][2], abs=1e-3)
+    assert [p.duration for p in aligned if p.symbol in "-,."] == [0, 0, 0]
+    assert all(a.start <= b.start for a, b in itertools.pairwise(aligned))
+    begun = [p.start for p in aligned if p.symbol.startswith("\u2581")]
+    assert begun == pytest.approx([start for _, start, _ in [times[0], *times[2:]]], abs=1e-3)
+
+
+def test_align_hmm_cased(tmp_path, letters, capsys):
+    audio, text = demo()
+    text = text.strip().removesuffix(".") + "."
+    row = {"id": "demo", "audio": str(DEMO), "text": f"\u2014 {text}", "duration": len(audio) / 16000}
+    (tmp_path / "plain.jsonl").write_text(json.dumps(row) + "\n")
+    files = [str(tmp_path / "plain.jsonl"), str(tmp_path / "aligned.jsonl.gz")]
+    assert main(["align", "hmm", *files, "--tokenizer", str(letters.path), "--cased"]) == 0
+    (supervision,) = load_manifest(files[1])["demo"].supervisions
+    assert supervision.text == clean_cased(text) and supervision.text.endswith(".")
+    assert [w.symbol for w in supervision.alignment["word"]] == supervision.text.split()
+    assert supervision.custom["raw_text"] == row["text"]
+    assert main(["align", "teacher", *files, "--cased"]) == 2
+    assert "align hmm" in capsys.readouterr().err
 
 
 def test_align_hmm_writes_an_aligned_manifest(tmp_path, capsys):

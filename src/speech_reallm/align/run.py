@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from ..data.batches import collate_audio, prefetch
 from ..data.manifests import load_audio, load_manifest
 from ..device import autocast
 from ..errors import UserError
-from ..text import normalize_for_training
+from ..text import clean_cased, normalize_for_training
 from ..tokenizer import Tokenizer
 from .files import AlignmentFile, Dropped, aligned_cut, piece_items, spread
 from .viterbi import ctc_viterbi, span_scores
@@ -52,6 +52,8 @@ class AlignOptions:
     shift: float = 0.0
     # leave the times of the CTC's peaks as they are, instead of spreading them over the blanks between
     peaks: bool = False
+    # pieces of the text with case and punctuation; without a teacher only
+    cased: bool = False
     # where the teacher is
     device: str = "cpu"
     overwrite: bool = False
@@ -153,7 +155,7 @@ def align_manifest(
     for cut in cuts:
         if cut.id in file:
             continue
-        text, problem = _text_of(cut, tokenizer)
+        text, problem = _text_of(cut, tokenizer, clean_cased if options.cased else normalize_for_training)
         if problem:
             file.drop(Dropped(id=cut.id, reason=problem))
         else:
@@ -191,12 +193,12 @@ def align_manifest(
     return summary
 
 
-def _text_of(cut: Cut, tokenizer: Tokenizer) -> tuple[str, str | None]:
+def _text_of(cut: Cut, tokenizer: Tokenizer, clean: Callable[[str], str]) -> tuple[str, str | None]:
     """The text to align, and why it cannot be aligned if it cannot."""
     if len(cut.supervisions) != 1 or cut.supervisions[0].start != 0:
         return "", "not one text for the whole utterance"
     raw = cut.supervisions[0].text or ""
-    text = normalize_for_training(raw)
+    text = clean(raw)
     # silence with an empty text is worth training on; a text of signs alone is some remark
     if not text and raw.strip():
         return "", "no words in the text"

@@ -13,6 +13,7 @@ HELP = "find when each word piece of a manifest is spoken"
 EPILOG = """examples:
   reallm align out/teacher talks.jsonl aligned/talks.jsonl.gz            with a CTC teacher of your own
   reallm align hmm talks.jsonl aligned/talks.jsonl.gz --tokenizer out/tokenizer.model   English, without a teacher
+  reallm align hmm talks.jsonl aligned/talks.jsonl.gz --tokenizer out/tokenizer.model --cased   text as written
 """
 
 # how a shell reports a program that Ctrl-C ended
@@ -26,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", help="plain manifest (.jsonl)")
     parser.add_argument("out", metavar="OUT.jsonl.gz", help="the aligned manifest")
     parser.add_argument("--tokenizer", metavar="FILE", help="with hmm: the pieces of the model to be trained")
+    parser.add_argument(
+        "--cased", action="store_true", help="with hmm: pieces of the text with its case and punctuation"
+    )
     parser.add_argument(
         "--min-score",
         type=float,
@@ -78,6 +82,9 @@ def run(args: argparse.Namespace) -> int:
 
         teacher, tokenizer = None, Tokenizer(args.tokenizer)
         made_by = {"teacher": "hmm", "tokenizer": str(Path(args.tokenizer).resolve())}
+        made_by["cased"] = args.cased
+    elif args.cased:
+        raise UserError("--cased goes with align hmm")
     else:
         teacher, tokenizer, made_by = load_teacher(args.teacher, device)
     options = AlignOptions(
@@ -86,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
         batch_seconds=args.batch_seconds,
         device=device,
         peaks=args.peaks,
+        cased=args.cased,
         overwrite=args.overwrite,
         skip_bad=args.skip_bad,
     )
