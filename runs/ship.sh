@@ -9,8 +9,8 @@
 # MOONSHINE  the published weights of Moonshine tiny: a folder with config.json and safetensors
 # OUT        where everything goes
 #
-# Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, DECODER,
-# JOINT. PROCESSES train together, a thread each. MODEL is the model folder that comes out, NAME what it is called.
+# Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, JOINT.
+# PROCESSES train together, a thread each. MODEL is the model folder that comes out, NAME what it is called.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +20,7 @@ MOONSHINE=${MOONSHINE:-../shared/models/moonshine-tiny-en}
 OUT=${OUT:-out}
 MODEL=${MODEL:-$OUT/model}
 NAME=${NAME:-reallm-default-en}
-ENCODER=${ENCODER:-75} DECODER=${DECODER:-12} JOINT=${JOINT:-75}
+ENCODER=${ENCODER:-60} JOINT=${JOINT:-95}
 PROCESSES=${PROCESSES:-2}
 if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 REALLM="$PYTHON -m speech_reallm"
@@ -86,8 +86,7 @@ for name in kathleen ljspeech asterisk-allison; do
 done
 stage quiet "$PYTHON" runs/quiet.py "$SPEECH/noise.jsonl" "$OUT/speech/quiet"
 train 1-encoder "$ENCODER"
-train 2-decoder "$DECODER"
-train 3-joint "$JOINT"
+train 2-joint "$JOINT"
 stage export $REALLM export "$OUT/joint" "$MODEL" --name "$NAME"
 # the weights began as Moonshine's, and their licence goes with them
 cp docs/licenses/moonshine.txt "$MODEL/LICENSE-moonshine.txt"

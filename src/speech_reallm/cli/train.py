@@ -8,7 +8,7 @@ NAME = "train"
 HELP = "train an encoder, an alignment teacher, a language model or a recogniser"
 EPILOG = """examples:
   reallm train configs/default/1-encoder.yaml             run, or resume where it stopped
-  reallm train configs/default/2-decoder.yaml --minutes 12  end in 12 minutes, learning rate decayed by then
+  reallm train configs/default/2-joint.yaml --minutes 95  end in 95 minutes, learning rate decayed by then
   torchrun --nproc-per-node 2 -m speech_reallm train configs/debug.yaml
 """
 
