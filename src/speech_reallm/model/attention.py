@@ -35,6 +35,16 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat(turned if 2 * half == x.shape[-1] else (*turned, x[..., 2 * half :]), dim=-1)
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+    """Scaled dot-product attention. q [B, H, Tq, d], k and v [B, H, Tk, d], additive mask -> [B, H, Tq, d]."""
+    mask = None if mask is None else mask.to(q.dtype)
+    if torch.is_grad_enabled() and q.device.type == "cpu" and mask is not None:
+        # on a CPU the backward pass of the fused kernel takes twice as long as that of its parts
+        scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(2, 3)) + mask
+        return torch.matmul(torch.softmax(scores, -1).to(v.dtype), v)
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
+
+
 class ChunkAttention(nn.Module):
     """Multi-head attention over chunks of frames: projections inside, no norm, no residual."""
 
@@ -61,14 +71,7 @@ class ChunkAttention(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """q [B, Tq, H, d], k and v [B, Tk, H, d], additive mask [.., 1, Tq, Tk] -> [B, Tq, D]."""
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        mask = None if mask is None else mask.to(q.dtype)
-        if torch.is_grad_enabled() and q.device.type == "cpu" and mask is not None:
-            # on a CPU the backward pass of the fused kernel takes twice as long as that of its parts
-            scores = torch.matmul(q * self.head_dim**-0.5, k.transpose(2, 3)) + mask
-            y = torch.matmul(torch.softmax(scores, -1).to(v.dtype), v)
-        else:
-            y = F.scaled_dot_product_attention(q, k, v, mask)
+        y = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
         return self.out(y.transpose(1, 2).flatten(2))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import DecoderConfig
-from .attention import MASKED, rotary, rotate
+from .attention import MASKED, attend, rotary, rotate
 from .norm import RMSNorm
 from .reading import FrameAttention, Reading
 
@@ -57,9 +57,7 @@ class Block(nn.Module):
         repeat = self.heads // self.kv_heads
         if repeat > 1:
             k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
-        y = F.scaled_dot_product_attention(
-            q, k, v, None if mask is None else mask.to(q.dtype), is_causal=mask is None
-        )
+        y = attend(q, k, v, mask, causal=mask is None)
         x = x + self.dropout(self.out(y.transpose(1, 2).flatten(2)))
         if reading is not None:
             x = x + self.dropout(self.frames(self.norm_frames(x), reading.frames, reading.chunk))
