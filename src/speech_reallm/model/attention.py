@@ -35,6 +35,25 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat(turned if 2 * half == x.shape[-1] else (*turned, x[..., 2 * half :]), dim=-1)
 
 
+class Turn:
+    """rotate() for one position or chunk at a time, in few operations: what a step costs is mostly their number.
+
+    cos, sin [..., T, r / 2] as rotary() gives them, for heads of `dims` dimensions.
+    """
+
+    def __init__(self, cos: Tensor, sin: Tensor, dims: int):
+        half = cos.shape[-1]
+        rest = dims - 2 * half
+        self.cos = F.pad(torch.cat((cos, cos), -1), (0, rest), value=1.0).unsqueeze(-2)
+        self.sin = F.pad(torch.cat((-sin, sin), -1), (0, rest)).unsqueeze(-2)
+        order = [*range(half, 2 * half), *range(half), *range(2 * half, dims)]
+        self.order = torch.tensor(order, device=cos.device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [..., T, H, d] -> the same, rotated"""
+        return x * self.cos + x.index_select(-1, self.order) * self.sin
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
     """Scaled dot-product attention. q [B, H, Tq, d], k and v [B, H, Tk, d], additive mask -> [B, H, Tq, d]."""
     mask = None if mask is None else mask.to(q.dtype)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import DecoderConfig
-from .attention import MASKED, attend, rotary, rotate
+from .attention import MASKED, Turn, attend, rotary, rotate
 from .norm import RMSNorm
 from .reading import FrameAttention, Reading
 
@@ -66,36 +66,39 @@ class Block(nn.Module):
     def step(
         self,
         x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
+        turn: Turn,
         mask: Tensor,
         cache_k: Tensor,
         cache_v: Tensor,
         frames: Tensor | None,
         chunk: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, D]; caches [B, W, H * d] (keys rotated); mask additive [B, W] -> x, new key, new value [B, H * d].
+        """x [B, D]; caches [B, W, H * d] (keys rotated); mask additive [B, 1, 1, W] -> x, new key, new value [B, H * d].
 
         frames [B, N * F, E] and chunk [B] as FrameAttention.step takes them, where the decoder reads. The scores of
         cache and self are joined, not the keys, so that the cache is never copied.
         """
         y = self.norm1(x)
-        q = rotate(self.q(y).unflatten(-1, (self.heads, -1)), cos, sin)
-        k = rotate(self.k(y).unflatten(-1, (self.kv_heads, -1)), cos, sin)
-        v = self.v(y).unflatten(-1, (self.kv_heads, -1))
+        kv, d, window = self.kv_heads, self.head_dim, cache_k.shape[1]
+        # reshaped with sizes that are known: ONNX would compute others anew in every layer
+        q = turn(self.q(y).reshape(-1, self.heads, d)) * d**-0.5
+        k = turn(self.k(y).reshape(-1, kv, d))
+        v = self.v(y).reshape(-1, kv, 1, d)
         # queries of a group share their key: [B, kv, group, d]
-        q = q.unflatten(1, (self.kv_heads, -1)) * self.head_dim**-0.5
-        past_k = cache_k.unflatten(-1, (self.kv_heads, -1))
-        past_v = cache_v.unflatten(-1, (self.kv_heads, -1))
-        past = torch.matmul(q, past_k.permute(0, 2, 3, 1)) + mask[:, None, None, :]
-        own = (q * k.unsqueeze(2)).sum(-1, keepdim=True)
+        q = q.reshape(-1, kv, self.heads // kv, d)
+        past_k = cache_k.reshape(-1, window, kv, d)
+        past_v = cache_v.reshape(-1, window, kv, d)
+        past = torch.matmul(q, past_k.permute(0, 2, 3, 1)) + mask
+        own = torch.matmul(q, k.unsqueeze(-1))
         weights = torch.softmax(torch.cat((past, own), -1), -1)
-        mixed = torch.matmul(weights[..., :-1], past_v.transpose(1, 2)) + weights[..., -1:] * v.unsqueeze(2)
-        x = x + self.out(mixed.flatten(1))
+        past, own = weights.split((window, 1), -1)
+        mixed = torch.matmul(past, past_v.transpose(1, 2)) + own * v
+        x = x + self.out(mixed.reshape(-1, self.heads * d))
         if self.reads:
             x = x + self.frames.step(self.norm_frames(x), frames, chunk)
         # with a dimension for time it becomes matrix products in ONNX too, which can be 8-bit
-        return self._feed_forward(x.unsqueeze(1)).squeeze(1), k.flatten(1), v.flatten(1)
+        x = self._feed_forward(x.unsqueeze(1)).squeeze(1)
+        return x, k.reshape(-1, kv * d), v.reshape(-1, kv * d)
 
 
 class LlamaDecoder(nn.Module):
@@ -161,11 +164,12 @@ class LlamaDecoder(nn.Module):
         decoder only where a piece is written. Such a one takes the ring of frames [B, N * F, E] and chunk [B] too.
         """
         cos, sin = rotary(position, self.rotary_dims, self.config.rope_theta)
+        turn = Turn(cos, sin, self.dim // self.config.heads)
         slots = torch.arange(self.window - 1, device=x.device)
-        mask = torch.where(slots[None] < position[:, None], 0.0, MASKED)
+        mask = torch.where(slots < position.reshape(-1, 1, 1, 1), 0.0, MASKED)
         keys, values = [], []
         for i, block in enumerate(self.blocks):
-            x, k, v = block.step(x, cos, sin, mask, cache_k[:, i], cache_v[:, i], frames, chunk)
+            x, k, v = block.step(x, turn, mask, cache_k[:, i], cache_v[:, i], frames, chunk)
             keys.append(k)
             values.append(v)
         return self.head(self.norm(x)), torch.stack(keys, 1), torch.stack(values, 1)

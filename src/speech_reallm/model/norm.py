@@ -15,6 +15,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        # written so that ONNX Runtime makes one operation of it
         full = x.float()
-        scale = torch.rsqrt(full.square().mean(-1, keepdim=True) + self.eps)
-        return (full * scale).to(x.dtype) * self.weight.to(x.dtype)
+        full = full / torch.sqrt(full.pow(2).mean(-1, keepdim=True) + self.eps)
+        return full.to(x.dtype) * self.weight.to(x.dtype)

@@ -84,12 +84,17 @@ class FrameAttention(nn.Module):
         """
         slot = torch.arange(self.chunks, device=x.device)
         age = torch.remainder(chunk[:, None] - slot, self.chunks)
-        frames = (frames.unflatten(1, (self.chunks, self.frames)) + self.age[age].unsqueeze(2)).flatten(1, 2)
-        mask = torch.where(slot <= chunk[:, None], 0.0, MASKED).repeat_interleave(self.frames, 1)[:, None]
-        # [H, d, E]: a head at a time
-        k, v = (layer.weight.unflatten(0, (self.heads, self.head_dim)) for layer in (self.k, self.v))
-        q = self.q(x).unflatten(-1, (self.heads, self.head_dim)) * self.head_dim**-0.5
-        q = torch.matmul(q.transpose(0, 1), k).transpose(0, 1)
-        weights = torch.softmax(torch.matmul(q, frames.transpose(1, 2)) + mask, -1)
-        y = torch.matmul(weights, frames).transpose(0, 1)
-        return self.out(torch.matmul(y, v.transpose(1, 2)).transpose(0, 1).flatten(1))
+        mask = torch.where(slot <= chunk[:, None], 0.0, MASKED).unsqueeze(1)
+        heads, d, size = self.heads, self.head_dim, frames.shape[-1]
+        # a head at a time: [H, d, E]
+        k, v = (layer.weight.reshape(heads, d, size) for layer in (self.k, self.v))
+        q = self.q(x).reshape(-1, heads, d).transpose(0, 1) * d**-0.5
+        q = torch.matmul(q, k).transpose(0, 1)
+        # an age adds the same to the scores of all frames of a chunk
+        age = self.age[age]
+        by_chunk = torch.matmul(q, age.transpose(1, 2)) + mask
+        scores = torch.matmul(q, frames.transpose(1, 2)).reshape(-1, heads, self.chunks, self.frames)
+        weights = torch.softmax((scores + by_chunk.unsqueeze(-1)).reshape(-1, heads, frames.shape[1]), -1)
+        mass = weights.reshape(-1, heads, self.chunks, self.frames).sum(-1)
+        y = (torch.matmul(weights, frames) + torch.matmul(mass, age)).transpose(0, 1)
+        return self.out(torch.matmul(y, v.transpose(1, 2)).transpose(0, 1).reshape(-1, heads * d))

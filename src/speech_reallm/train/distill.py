@@ -22,6 +22,17 @@ from .checkpoint import init_from
 from .loop import world
 
 
+def frame_error(frames: Tensor, target: Tensor, inside: Tensor) -> Tensor:
+    """Sum over the frames inside of their squared error, in parts of the variance of the target's. [B, T, D], [B, T]
+
+    The variance counts as a tenth of the frames' power at least: those of silence are all alike.
+    """
+    error = (frames - target).square().mean(-1)
+    known = target[inside]
+    scale = torch.maximum(known.var(0).mean(), 0.1 * known.square().mean()).clamp(min=1e-6)
+    return (error * inside).sum() / scale
+
+
 class _EncoderOnly(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -85,9 +96,7 @@ class DistillTask(nn.Module):
             heard = pad_to_chunks(nn.functional.pad(batch.clean, (0, tail)), encoder.chunk_samples, 0)
             target = self._teacher[0](heard, batch.lengths + tail).float()[:, : frames.shape[1]]
         inside = torch.arange(target.shape[1], device=target.device)[None] < self._frames(batch)[:, None]
-        error = (frames - target).square().mean(-1)
-        variance = target[inside].var(0).mean().clamp(min=1e-6)
-        return (error * inside).sum() / variance, {}
+        return frame_error(frames, target, inside), {}
 
     def evaluate(self) -> dict[str, float]:
         total = count = 0.0

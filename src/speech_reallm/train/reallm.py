@@ -29,6 +29,7 @@ from ..tokenizer import Tokenizer
 from .cache import FrameCache, encode_batch
 from .checkpoint import init_from
 from .dev import DevSet, error_rate
+from .distill import frame_error
 from .lm import TextWindows, text_loss
 from .loop import world
 from .offline import OfflineTeacher
@@ -307,9 +308,7 @@ class ReaLLMTask(nn.Module):
         hop = self.model.encoder.chunk_samples // self.model.encoder.frames_per_chunk
         size = min(target.shape[1], frames.shape[1])
         inside = torch.arange(size, device=frames.device)[None] < ((batch.lengths + hop - 1) // hop)[:, None]
-        error = (frames[:, :size] - target[:, :size]).square().mean(-1)
-        variance = target[:, :size][inside].var(0).mean().clamp(min=1e-6)
-        error = (error * inside).sum() / inside.sum() / variance
+        error = frame_error(frames[:, :size], target[:, :size], inside) / inside.sum()
         # the positions that write a piece, moved to the front
         written = (batch.targets != IGNORE) & (batch.targets != config.model.blank_id)
         count = max(1, int(written.sum(1).max()))
