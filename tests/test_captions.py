@@ -92,6 +92,53 @@ def test_two_lines_are_about_even_and_do_not_end_in_an_article() -> None:
     assert cue.lines == ["x" * 60, "and more"]
 
 
+def test_sentences_end_cues_and_titles_do_not_end_sentences() -> None:
+    text = "Mr. Brown, it seems, was late. He had walked all the way from St. Paul in the rain. Why was that?"
+    assert texts(spoken(text)) == [
+        "Mr. Brown, it seems, was late.",
+        "He had walked all the way from St. Paul in the rain.",
+        "Why was that?",
+    ]
+    # nor do initials, but this does
+    text = (
+        "The letter that they found was for George W. Bush and for J. F. K. alone, as it was I. They left it"
+    )
+    assert texts(spoken(text))[-1] == "They left it"
+
+
+def test_commas_are_good_places_but_not_for_every_cue() -> None:
+    text = (
+        "Come in, sit down, and tell me what you have seen, although I can hardly believe that it was there"
+    )
+    assert texts(spoken(text)) == [
+        "Come in, sit down, and tell me what you have seen,",
+        "although I can hardly believe that it was there",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "upper"),
+    [
+        # the halves would be more even elsewhere
+        ("No, it was not true. There never was anything like it", "No, it was not true."),
+        ("Nobody knows. But they all say that it was like that", "Nobody knows."),
+        ("Once more he went down there, always thinking of them", "Once more he went down there,"),
+        ("They never knew what Dr. Brown had told their mother", "They never knew what"),
+        ("This sentence was broken before “the” one long article", "This sentence was broken"),
+    ],
+)
+def test_lines_break_at_punctuation(text: str, upper: str) -> None:
+    (cue,) = cues_of(transcript(spoken(text, each=0.1)))
+    assert cue.lines == [upper, text[len(upper) + 1 :]]
+
+
+def test_case_makes_no_difference() -> None:
+    text = "he put all of the letters that had come in the morning on to the table and mr brown went up to his room"
+    breaks = [cue.split() for cue in texts(spoken(text))]
+    for written in (text.upper(), text.title()):
+        assert [cue.lower().split() for cue in texts(spoken(written))] == breaks
+
+
 def test_what_is_said_fast_stays_to_be_read() -> None:
     text = "these words were said in one second only"
     (cue,) = cues_of(transcript(spoken(text, each=1 / 8)))

@@ -62,6 +62,9 @@ def test_ctm() -> None:
     assert len(to_ctm(SMALL).splitlines()) == 4
     assert to_ctm(EMPTY) == ""
     assert to_ctm(transcript([("a", 0, 1)], file=None)).startswith("stream 1 ")
+    # as it is scored: words as they are written, but for the punctuation after them
+    said = transcript([("Mr.", 0, 1), ("O'Brien's,", 1, 2), ("twenty-one...", 2, 3), ("?", 3, 4)])
+    assert [line.split()[4] for line in to_ctm(said).splitlines()] == ["Mr", "O'Brien's", "twenty-one", "?"]
 
 
 @settings(max_examples=30, deadline=None)

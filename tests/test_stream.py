@@ -351,6 +351,48 @@ def test_spaces_and_broken_characters() -> None:
     assert [w.word for w in final.words] == ["café", "of", "the\ufffd"]
 
 
+def test_punctuation_goes_to_its_word_and_changes_neither_times_nor_confidence() -> None:
+    pieces = [b" Five", b"-", b"and", b",", b" 'tis", b".", b" .", b" no", b"?"]
+    # punctuation comes later than its word
+    chunks, log_probs = [0, 2, 3, 5, 6, 7, 8, 12, 14], [-0.1, -3, -0.3, -4, -0.2, -5, -6, -0.4, -8]
+    segment = Segment(Bytes(*pieces), 0.24)
+    deltas = [segment.add(i, log_probs[i], chunks[i], chunks[i] + 1.0) for i in range(len(pieces))]
+    assert deltas == ["Five", "-", "and", ",", " 'tis", ".", ".", " no", "?"]
+    words = segment.final().words
+    assert [w.word for w in words] == ["Five-and,", "'tis..", "no?"]
+    assert [w.emitted for w in words] == [4.0, 7.0, 13.0]
+    assert [w.confidence for w in words] == pytest.approx([math.exp(-p) for p in (0.2, 0.2, 0.4)])
+    assert [w.end for w in words] == pytest.approx([(c + 0.5) * 0.24 for c in (3, 6, 12)])
+
+    alone = Segment(Bytes(b" Five", b"and", b" 'tis", b" no"), 0.24)
+    for i, chunk in enumerate((0, 3, 6, 12)):
+        alone.add(i, -0.1, chunk, 0.0)
+    assert [(w.start, w.end) for w in words] == [(w.start, w.end) for w in alone.final().words]
+
+
+def test_punctuation_before_the_first_letter_is_not_its_time() -> None:
+    segment = Segment(Bytes(b" '", b"tis"), 0.24)
+    assert [segment.add(i, -1.0 - i, 4 * i, i) for i in range(2)] == ["'", "tis"]
+    (word,) = segment.final().words
+    assert word.word == "'tis" and word.start > 0.24 and word.confidence == pytest.approx(math.exp(-2))
+
+
+def test_punctuation_without_a_word_is_dropped() -> None:
+    segment = Segment(Bytes(b".", b" ,", b" We", b","), 0.24)
+    assert [segment.add(i, -1.0, i, i) for i in range(4)] == ["", "", "We", ","]
+    assert segment.final().text == "We,"
+
+
+def test_a_pause_begins_after_the_last_letter(recognizer: Recognizer) -> None:
+    spoken = Spoken(recognizer, endpoint_silence=0.36, delay=0)
+    assert [e.text for e in spoken.say("_she")] == ["she"]
+    (partial,) = spoken.say("'")
+    assert partial.text == "'" and [w.word for w in partial.words] == ["she'"]
+    assert spoken.say() == []
+    final, endpoint = spoken.say("'")[1:]
+    assert final.text == "she''" and endpoint == Endpoint(pytest.approx(4 * 0.12))
+
+
 def test_transcribe_is_the_stream_of_a_file(recognizer: Recognizer, tmp_path) -> None:
     import soundfile
 

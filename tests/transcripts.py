@@ -15,7 +15,9 @@ def transcript(*segments: list[tuple[str, float, float]], file: str | None = "a 
     return Transcript.of(finals, duration=10.0, seconds=0.5, file=file)
 
 
-words = st.tuples(st.text("abcdefghij'", min_size=1, max_size=50), st.floats(0.0, 1.5), st.floats(0.01, 1.0))
+words = st.tuples(
+    st.text("abcdefghij'.,?", min_size=1, max_size=50), st.floats(0.0, 1.5), st.floats(0.01, 1.0)
+)
 
 
 @st.composite

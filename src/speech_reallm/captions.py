@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .events import Transcript, Word
+from .marks import bare
 
 LINE_CHARACTERS = 42
 CUE_LINES = 2
@@ -30,9 +31,11 @@ _LEANS_ON = frozenset(
         "a an the this that these those my your his her its our their no every some any of to in on at by for "
         "from with about into over under between through and or but nor so because if when while although than "
         "as is are was were be been am will would can could shall should may might must have has had do does did "
-        "not very i you he she it we they who which mr mrs ms dr"
+        "not very i you he she it we they who which"
     )
 )
+# these do, too, and have a dot that ends no sentence
+_TITLES = frozenset(("mr", "mrs", "ms", "dr", "messrs", "prof", "st"))
 # and may well end before one of these
 _OPENS = frozenset(
     str.split("and or but nor so because if when while although that which who where than then")
@@ -115,12 +118,18 @@ def _cue_cost(group: Sequence[Word], after: float | None) -> float:
 def _break_cost(word: Word, following: Word) -> float:
     """How bad it is to break between two words; less than 0 where it is good."""
     cost = -2 * min(1.0, max(0.0, following.start - word.end) / PAUSE)
-    if word.word.endswith((".", "?", "!", "…", ":", ";")):
+    cost -= 0.5 * (bare(following.word) in _OPENS)
+    plain, mark = bare(word.word), word.word.rstrip("\"'”’)]")[-1:]
+    if plain in _TITLES:
+        return cost + 1.5
+    # nor does the dot of an initial end a sentence
+    if mark in ("?", "!", "…") or (mark == "." and (len(plain) > 1 or plain == "i")):
         return cost - 2
-    if word.word.endswith(","):
+    if mark in (";", ":"):
         return cost - 1
-    cost += 1.5 * (word.word.lower() in _LEANS_ON)
-    return cost - 0.5 * (following.word.lower() in _OPENS)
+    if mark == ",":
+        return cost - 0.5
+    return cost + 1.5 * (plain in _LEANS_ON)
 
 
 def _on_screen(group: Sequence[Word], after: float | None) -> tuple[float, float]:
@@ -164,7 +173,7 @@ def _lines(group: Sequence[Word]) -> list[str]:
         )
         # the lower line may be the longer one: it hides less of the picture
         uneven = abs(first - second) + (4 if first > second else 0)
-        return 1000 * over + uneven + 8 * _break_cost(group[split - 1], group[split])
+        return 1000 * over + uneven + 12 * _break_cost(group[split - 1], group[split])
 
     split = min(range(1, len(group)), key=cost)
     return [" ".join(word.word for word in part) for part in (group[:split], group[split:])]

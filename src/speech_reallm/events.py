@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word.
+    """One word, with the punctuation that the model writes to it ("seems,").
 
     The model says which chunk a piece of text ends in, no more; `start` and `end` are estimated from
     that. They never run backwards and never overlap, but are good to about half a chunk only.
     `confidence` is the geometric mean of the probabilities of the word's pieces. `emitted`: how much
     audio had been used when the last piece of the word came out; `emitted - end` is the delay of the
-    word by the model's own reckoning.
+    word by the model's own reckoning. All of these are of the word's letters and digits: punctuation
+    after them, which may come a little later, changes nothing but `word`.
     """
 
     word: str
@@ -28,8 +29,9 @@ class Partial:
     """More text of the current segment. Append it: what was shown is never taken back.
 
     All `text` of a segment, joined without anything between, is the `text` of its Final. It may end in
-    the middle of a word. `time`: how much audio had been used. `words`: those that `text` belongs to, as
-    far as they are known; the first is the last one of the Partial before, grown, if `text` goes on with it.
+    the middle of a word, and punctuation may come after its word. `time`: how much audio had been used.
+    `words`: those that `text` belongs to, as far as they are known; the first is the last one of the Partial
+    before, grown, if `text` goes on with it.
     """
 
     text: str

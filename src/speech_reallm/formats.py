@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .captions import cues_of
 from .events import Final, Transcript, Word
+from .marks import CLOSING
 
 
 def segment_text(segment: Final, file: str | None = None) -> str:
@@ -79,12 +80,17 @@ def to_vtt(transcript: Transcript) -> str:
 
 
 def to_ctm(transcript: Transcript) -> str:
-    """NIST CTM: file, channel, start, duration, word, confidence; one line a word."""
+    """NIST CTM: file, channel, start, duration, word, confidence; one line a word.
+
+    Words are without the punctuation after them, which the programs that score this format take for letters.
+    """
     name = "_".join(Path(transcript.file or "stream").stem.split()) or "stream"
-    return "".join(
-        f"{name} 1 {word.start:.2f} {max(0.0, word.end - word.start):.2f} {word.word} {word.confidence:.3f}\n"
-        for word in transcript.words
-    )
+    lines = []
+    for word in transcript.words:
+        text = word.word.rstrip(CLOSING) or word.word
+        seconds = max(0.0, word.end - word.start)
+        lines.append(f"{name} 1 {word.start:.2f} {seconds:.2f} {text} {word.confidence:.3f}\n")
+    return "".join(lines)
 
 
 FORMATS: dict[str, Callable[[Transcript], str]] = {

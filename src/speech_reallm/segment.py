@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from .events import Final, Word
+from .marks import CLOSING, is_spoken
 from .tokenizer import Tokenizer
 
 # speech runs at some 14 letters a second; used where a word's first piece does not tell how long it took
@@ -16,7 +17,11 @@ SHORTEST_WORD = 0.1
 
 @dataclass(slots=True)
 class _Word:
-    """A word that is being put together; chunks are those its first and last piece end in."""
+    """A word that is being put together.
+
+    All but `text` is of its letters alone, once there are any (`spoken`): chunks are those that its first and
+    last piece with letters end in. Punctuation may be written a chunk later, but was not said then.
+    """
 
     text: str
     first_text: str
@@ -25,6 +30,22 @@ class _Word:
     emitted: float
     log_prob: float
     pieces: int
+    spoken: bool = False
+
+    def add(self, part: str, log_prob: float, chunk: int, emitted: float) -> None:
+        self.text += part
+        spoken = is_spoken(part)
+        if self.spoken and not spoken:
+            return
+        if spoken and not self.spoken:
+            # forget what punctuation came before the first letter
+            self.spoken = True
+            self.first_text, self.first_chunk, self.log_prob, self.pieces = "", chunk, 0.0, 0
+        if chunk == self.first_chunk:
+            self.first_text += part
+        self.last_chunk, self.emitted = chunk, emitted
+        self.log_prob += log_prob
+        self.pieces += 1
 
 
 class Segment:
@@ -49,7 +70,7 @@ class Segment:
         return (chunk + 1 - self._words[0].first_chunk) * self._chunk_seconds if self._words else 0.0
 
     def add(self, piece: int, log_prob: float, chunk: int, emitted: float) -> str:
-        """Take a piece whose audio ends in `chunk`; returns the text that it appends."""
+        """Take a piece whose audio ends in `chunk`; returns the text that it appends, maybe none."""
         text = self._utf8.decode(self._tokenizer.text_bytes(piece))
         return self._append(text, log_prob, chunk, emitted)
 
@@ -59,17 +80,16 @@ class Segment:
             self._new_word = self._new_word or i > 0
             if not part:
                 continue
-            if self._new_word:
+            # a mark that closes is never a word: it goes to the word before, without a space
+            closing = not part.strip(CLOSING)
+            if closing and not self._words:
+                # its word is in a segment that has ended, and that does not change any more
+                continue
+            if self._new_word and not closing:
                 delta += " " if self._words else ""
                 self._words.append(_Word("", "", chunk, chunk, emitted, 0.0, 0))
                 self._new_word = False
-            word = self._words[-1]
-            word.text += part
-            if chunk == word.first_chunk:
-                word.first_text += part
-            word.last_chunk, word.emitted = chunk, emitted
-            word.log_prob += log_prob
-            word.pieces += 1
+            self._words[-1].add(part, log_prob, chunk, emitted)
             delta += part
         return delta
 
@@ -93,7 +113,7 @@ class Segment:
         return Final(text, words, words[0].start, words[-1].end)
 
     def _times(self, limit: float) -> tuple[Word, ...]:
-        """Estimate starts and ends.
+        """Estimate starts and ends, those of the letters.
 
         All that is known of a word's end is its chunk. Words that end in the same chunk are spread
         evenly over it, a single one ends in its middle: that is the least error on average. A word

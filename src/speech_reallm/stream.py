@@ -13,6 +13,7 @@ from .audio import SAMPLE_RATE, Resampler, to_mono
 from .engine import Decoded, Engine, State
 from .errors import UserError
 from .events import Endpoint, Event, Final, Partial, Transcript
+from .marks import is_spoken
 from .segment import Segment
 from .tokenizer import Tokenizer
 
@@ -167,15 +168,18 @@ class Stream:
             emitted = min(emitted, self._heard / SAMPLE_RATE)
         # a piece after embedding c was trained to be one whose audio ends in chunk c - delay
         chunk = max(0, decoded.index - self.delay)
-        text = ""
+        text, said = "", False
         for piece, log_prob in zip(decoded.ids, decoded.log_probs, strict=True):
             if self._too_long(piece, chunk):
                 events += self._close_segment(text, emitted)
                 text = ""
-            text += self._segment.add(piece, log_prob, chunk, emitted)
+            added = self._segment.add(piece, log_prob, chunk, emitted)
+            text += added
+            # punctuation is written while the speaker is silent; what adds no text begins a word or a letter
+            said = said or not added or is_spoken(added)
         if text:
             events.append(self._partial(text, emitted))
-        self._silent_chunks = 0 if decoded.ids else self._silent_chunks + 1
+        self._silent_chunks = 0 if said else self._silent_chunks + 1
         if self._is_endpoint(decoded.index):
             events += self._close_segment("", emitted)
             events.append(Endpoint((chunk + 1) * self._chunk_seconds))

@@ -168,7 +168,12 @@ def normalize_for_training(text: str) -> str:
         text = text.replace(sign, word)
     text = re.sub(r"[^a-z']", " ", text)
     words = filter(None, map(_word, text.split()))
-    return " ".join(_TITLES.get(word, word) for word in words)
+    return spell_titles(" ".join(words))
+
+
+def spell_titles(text: str) -> str:
+    """Titles in full: "mr brown" -> "mister brown". text: lower case, no punctuation, as `normalize` leaves it."""
+    return " ".join(_TITLES.get(word, word) for word in text.split())
 
 
 def _ascii_digits(text: str) -> str:

@@ -17,8 +17,9 @@ from speech_reallm.evaluate.latency import (
     percentile,
     percentiles,
 )
-from speech_reallm.evaluate.run import stream_utterance
+from speech_reallm.evaluate.run import Screen, stream_utterance
 from speech_reallm.evaluate.wer import make_normalizer
+from speech_reallm.events import Final, Partial
 from speech_reallm.recognizer import Recognizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -58,6 +59,20 @@ def test_a_word_of_two_parts_is_timed_as_one() -> None:
     assert emission_delays(spoken, [ShownWord("Twenty-one", 1.5)], NORMALIZE) == pytest.approx(
         [1000.0, 500.0]
     )
+
+
+def test_punctuation_and_titles_are_the_same_words() -> None:
+    spoken = [TimedWord("mister", 0, 1.0), TimedWord("brown", 1, 2.0), TimedWord("left", 2, 3.0)]
+    heard = [ShownWord("Mr.", 1.5), ShownWord("Brown,", 2.5), ShownWord("left.", 3.25)]
+    assert emission_delays(spoken, heard, NORMALIZE) == pytest.approx([500.0, 500.0, 250.0])
+
+
+def test_a_word_is_shown_with_its_last_letter() -> None:
+    screen = Screen()
+    for call, text in enumerate(["It see", "ms", ", late", ".", " -"]):
+        screen.take([Partial(text, 0.0)], call)
+    screen.take([Final("It seems, late. -", (), 0.0, 1.0)], 5)
+    assert screen.words == [("It", 0), ("seems,", 1), ("late.", 2), ("-", 4)]
 
 
 def test_a_word_may_be_early() -> None:

@@ -110,6 +110,39 @@ def test_a_word_grows_and_tells_its_time(page: Page, fake: FakeServer) -> None:
     assert re.fullmatch(r"\d+\.\d\d s", page.text("latency-value"))
 
 
+def test_punctuation_joins_its_word_and_does_not_delay_it(page: Page, fake: FakeServer) -> None:
+    gate = threading.Event()
+
+    def script(client: Client) -> None:
+        client.ready()
+        client.hear(0.4)
+        it, seems, late = (word(text, i, i + 0.3) for i, text in enumerate(("It", "seems,", "late.")))
+        client.send("partial", text="It seems", time=0.4, words=[it, seems | {"word": "seems"}])
+        assert gate.wait(PATIENCE)
+        client.hear(client.samples / client.rate + 0.5)
+        client.send("partial", text=",", time=1, words=[seems])
+        client.send("partial", text=" late.", time=1, words=[late])
+        client.send("final", text="It seems, late.", start=0, end=2.3, words=[it, seems, late])
+        client.hear_all()
+        client.socket.close(1000)
+
+    def tip() -> str:
+        page.js("document.activeElement.blur()")
+        page.js("document.querySelectorAll('.word')[1].focus()")
+        return page.find("tip").text
+
+    start(page, fake, script)
+    page.until(lambda: page.words == ["It", "seems"])
+    before = tip()
+    gate.set()
+    page.until(lambda: page.words == ["It", "seems,", "late."])
+    assert "shown" in before and tip() == before
+    page.click("listen")
+    page.until(page.idle)
+    assert page.text("log") == "It seems, late."
+    assert not page.complaints()
+
+
 def test_listening_goes_on_where_it_was(page: Page, fake: FakeServer) -> None:
     start(page, fake)
     for count in (4, 8):
@@ -346,9 +379,19 @@ def transcript_of(seed: int) -> Transcript:
         "I",
         "and",
         "because",
+        "Although",
         "well,",
         "no.",
         "why?",
+        "so:",
+        "Mr.",
+        "B.",
+        "I.",
+        "“The”",
+        "that,",
+        "Five-and-twenty;",
+        "(Go!)",
+        "…",
         "naïve",
         "🙂",
         "extraordinarily",

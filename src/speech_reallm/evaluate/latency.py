@@ -1,6 +1,6 @@
 """Emission delay: how long after a word was spoken it is on the screen.
 
-Delay of a word = when its last piece was shown - when its audio ended. "When it was shown" is a time on the
+Delay of a word = when its last letter was shown - when its audio ended. "When it was shown" is a time on the
 clock of someone who speaks live: audio arrives as fast as it is spoken, a feed is worked on once it has
 arrived and the feed before it is done, and its words show when the work is done. So look-ahead, label delay,
 the wait for the feed to fill, computing time and, for a system slower than speech, its growing backlog all

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..events import Event, Final, Partial
+from ..marks import is_spoken
 from .latency import ShownWord, emission_delays, live_clock
 from .manifest import Row
 from .times import WordTimes
@@ -71,7 +72,10 @@ class Screen:
                 self._calls += [call] * len(event.text)
             elif isinstance(event, Final):
                 for match in re.finditer(r"\S+", self._text):
-                    self.words.append((match[0], self._calls[match.end() - 1]))
+                    # nobody waits for the punctuation after a word
+                    places = range(match.start(), match.end())
+                    last = max((i for i in places if is_spoken(self._text[i])), default=places[-1])
+                    self.words.append((match[0], self._calls[last]))
                 self._text, self._calls = "", []
 
 

@@ -62,14 +62,15 @@ class Alignment:
 def make_normalizer(name: str) -> Normalizer:
     """The function that prepares texts for comparison.
 
-    `librispeech` makes texts comparable with LibriSpeech's (case and punctuation do not count); `whisper` is
-    the English normaliser of OpenAI's Whisper (nor do spelling, numbers, contractions and titles count).
+    `librispeech` makes texts comparable with LibriSpeech's: case and punctuation do not count, and the titles
+    that its transcripts spell out are spelled out ("Mr.": mister, Mrs., Dr., Messrs.). `whisper` is the English
+    normaliser of OpenAI's Whisper (nor do spelling, numbers and contractions count).
     Raises UserError for another name or when the package for `whisper` is not installed.
     """
     if name == "librispeech":
-        from ..text import normalize
+        from ..text import normalize, spell_titles
 
-        return normalize
+        return lambda text: spell_titles(normalize(text))
     if name == "whisper":
         try:
             from whisper_normalizer.english import EnglishTextNormalizer

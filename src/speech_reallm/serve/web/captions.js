@@ -18,8 +18,10 @@ const LEANS_ON = set(
   "a an the this that these those my your his her its our their no every some any of to in on at by for " +
     "from with about into over under between through and or but nor so because if when while although than " +
     "as is are was were be been am will would can could shall should may might must have has had do does did " +
-    "not very i you he she it we they who which mr mrs ms dr",
+    "not very i you he she it we they who which",
 );
+// these do, too, and have a dot that ends no sentence
+const TITLES = set("mr mrs ms dr messrs prof st");
 // and may well end before one of these
 const OPENS = set("and or but nor so because if when while although that which who where than then");
 
@@ -77,10 +79,20 @@ function cueCost(group, after) {
 /** How bad it is to break between two words; less than 0 where it is good. */
 function breakCost({ word, end }, following) {
   let cost = -2 * Math.min(1, Math.max(0, following.start - end) / PAUSE);
-  if (/[.?!…:;]$/.test(word)) return cost - 2;
-  if (word.endsWith(",")) return cost - 1;
-  cost += LEANS_ON.has(word.toLowerCase()) ? 1.5 : 0;
-  return cost - (OPENS.has(following.word.toLowerCase()) ? 0.5 : 0);
+  cost -= OPENS.has(bare(following.word)) ? 0.5 : 0;
+  const plain = bare(word);
+  const mark = word.replace(/["'”’)\]]+$/, "").at(-1);
+  if (TITLES.has(plain)) return cost + 1.5;
+  // nor does the dot of an initial end a sentence
+  if ("?!…".includes(mark) || (mark === "." && (length(plain) > 1 || plain === "i"))) return cost - 2;
+  if (";:".includes(mark)) return cost - 1;
+  if (mark === ",") return cost - 0.5;
+  return cost + (LEANS_ON.has(plain) ? 1.5 : 0);
+}
+
+/** The word without the punctuation around it, in lower case. */
+function bare(word) {
+  return word.replace(/^[-.,?!;:…–—'"‘’“”()[\]]+|[-.,?!;:…–—'"‘’“”()[\]]+$/g, "").toLowerCase();
 }
 
 /** When a cue comes and goes. after: when the next one comes, null if none does. */
@@ -121,7 +133,7 @@ function linesOf(group) {
     const over = parts.reduce((n, part) => n + (part.length > 1 ? Math.max(0, characters(part) - LINE_CHARACTERS) : 0), 0);
     // the lower line may be the longer one: it hides less of the picture
     const uneven = Math.abs(first - second) + (first > second ? 4 : 0);
-    const cost = 1000 * over + uneven + 8 * breakCost(group[split - 1], group[split]);
+    const cost = 1000 * over + uneven + 12 * breakCost(group[split - 1], group[split]);
     if (cost < least) [best, least] = [split, cost];
   }
   return [text(group.slice(0, best)), text(group.slice(best))];

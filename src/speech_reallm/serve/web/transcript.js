@@ -2,7 +2,7 @@
 
 /**
  * A word: {word, start, end, confidence, shown}; times are seconds of sound since the transcript began. `shown`: how
- * much sound there was when its last piece came, or null where that means nothing (full speed).
+ * much sound there was when its last letter came, or null where that means nothing (full speed).
  */
 export class Transcript {
   constructor() {
@@ -47,7 +47,10 @@ export class Transcript {
     let grown = null;
     if (!isNew && !message.text.startsWith(" ") && words.length) {
       grown = segment.words.at(-1);
-      Object.assign(grown, words.shift());
+      const word = words.shift();
+      // nobody waits for the punctuation after a word
+      if (!isSpoken(message.text.split(" ", 1)[0])) word.shown = grown.shown;
+      Object.assign(grown, word);
     }
     segment.words.push(...words);
     this.words.push(...words);
@@ -78,3 +81,5 @@ export class Transcript {
     return { word, start: start + offset, end: end + offset, confidence, shown: shown === null ? null : shown + offset };
   }
 }
+
+const isSpoken = (text) => /[\p{L}\p{M}\p{N}]/u.test(text);
