@@ -17,11 +17,10 @@ import onnxruntime as ort
 
 from .errors import UserError
 from .modelfolder import ModelFolder
+from .tokenizer import START
 
 # state of one stream, all tensors together; a large pretrained decoder stays well below
 MAX_STATE_BYTES = 1 << 30
-# <s>: what a reading decoder takes for its last piece before it has written any
-START = 1
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,

@@ -182,7 +182,8 @@ class Stream:
         self._silent_chunks = 0 if said else self._silent_chunks + 1
         if self._is_endpoint(decoded.index):
             events += self._close_segment("", emitted)
-            events.append(Endpoint((chunk + 1) * self._chunk_seconds))
+            # the last chunk may be padded
+            events.append(Endpoint(min((chunk + 1) * self._chunk_seconds, self._limit)))
         return events
 
     def _too_long(self, piece: int, chunk: int) -> bool:

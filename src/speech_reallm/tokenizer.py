@@ -11,6 +11,8 @@ from .errors import UserError
 
 # SentencePiece writes a space as this character (U+2581)
 SPACE = "\u2581"
+# <s>: what a reading decoder takes for its last piece before it has written any
+START = 1
 
 
 class Tokenizer:

@@ -7,7 +7,8 @@ import torch
 
 from speech_reallm.config import DecoderConfig, EncoderConfig, ModelConfig
 from speech_reallm.model.interleave import interleave
-from speech_reallm.model.reallm import START, ReaLLM
+from speech_reallm.model.reallm import ReaLLM
+from speech_reallm.tokenizer import START
 
 ENCODERS = {
     "waveform": EncoderConfig(

@@ -73,7 +73,7 @@ class Block(nn.Module):
         frames: Tensor | None,
         chunk: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, D]; caches [B, W, H * d] (keys rotated); mask additive [B, 1, 1, W] -> x, new key, new value [B, H * d].
+        """x [B, D]; caches [B, W, H * d] (keys rotated), mask additive [B, 1, 1, W] -> x, new key, new value [B, H * d]
 
         frames [B, N * F, E] and chunk [B] as FrameAttention.step takes them, where the decoder reads. The scores of
         cache and self are joined, not the keys, so that the cache is never copied.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
+from ..tokenizer import START
 from .encoder import build_encoder
 from .llama import LlamaDecoder
 from .reading import Reading
@@ -27,10 +28,6 @@ class State:
     position: Tensor
     frames: Tensor
     chunk: Tensor
-
-
-# what a reading decoder is given as the last piece before it has written any: <s>
-START = 1
 
 
 class ReaLLM(nn.Module):

@@ -24,8 +24,8 @@ from ..data.batches import AudioBatches, bucket, epoch_order, pad_to_chunks, pre
 from ..device import autocast, device_of, own_device
 from ..errors import UserError
 from ..model.interleave import Interleaved, end_chunks, frame_targets, interleave
-from ..model.reallm import START, ReaLLM
-from ..tokenizer import Tokenizer
+from ..model.reallm import ReaLLM
+from ..tokenizer import START, Tokenizer
 from .cache import FrameCache, encode_batch
 from .checkpoint import init_from
 from .dev import DevSet, error_rate
