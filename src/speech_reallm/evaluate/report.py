@@ -13,6 +13,7 @@ from .latency import percentiles
 from .run import Utterance
 from .times import describe_source
 from .wer import by_length, total
+from .words import worst_words
 
 WORST = 20
 
@@ -53,6 +54,7 @@ def summarize(utterances: Sequence[Utterance]) -> dict[str, Any]:
             for row in by_length((u.streamed.duration, u.alignment.counts) for u in utterances)
         ],
         "worst": worst(utterances),
+        "worst_words": worst_words((u.reference, u.hypothesis, u.alignment) for u in utterances),
     }
 
 
@@ -135,6 +137,12 @@ def write_report(folder: str | Path, summary: dict[str, Any], utterances: Sequen
         for u in summary["worst"]:
             lines += [f"- `{u['id']}`: {u['errors']} errors in {u['words']} words"]
             lines += [f"  - said: {u['reference']}", f"  - heard: {u['hypothesis']}"]
+        if summary["worst_words"]:
+            lines += ["", "## Words that go wrong most often", "", "| word | errors | said | heard |"]
+            lines += ["| --- | ---: | ---: | --- |"]
+        for w in summary["worst_words"]:
+            heard = ", ".join(f"{other or '(nothing)'} {times}" for other, times in w["heard"])
+            lines += [f"| {w['word']} | {w['errors']} | {w['said']} | {heard} |"]
         (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as err:
         raise UserError(f"cannot write the report to {folder}: {err.strerror or err}") from None
