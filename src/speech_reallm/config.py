@@ -167,6 +167,9 @@ class OptimConfig:
     final_lr_scale: float = 0.02
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
+    # weights whose names contain one of these learn faster, by this factor: what is new beside what is trained already
+    fast: tuple[str, ...] = ()
+    fast_lr_scale: float = 5.0
     clip: float = 1.0
     accumulate: int = 1
     ema: float = 0.0
@@ -204,6 +207,9 @@ class TrainConfig:
     # reallm: probability that a piece is placed one chunk late: decoding waits now and then where no alignment does,
     # and has to find its way from there
     jitter: float = 0.0
+    # reallm, reading decoders: probability that the path leaves the alignment at a piece, by being some chunks late or
+    # one early; what should be said stays what it is, so the decoder learns to find its way back
+    stray: float = 0.0
     # reallm: loss weight of BLANK targets
     blank_weight: float = 1.0
     # reallm: share of steps on text alone, so that the decoder keeps its English

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speech_reallm.model.interleave import deinterleave, end_chunks, frame_targets, interleave, place
+from speech_reallm.model.interleave import (
+    deinterleave,
+    due,
+    end_chunks,
+    frame_targets,
+    interleave,
+    place,
+    strayed,
+)
 
 BLANK = 3
 
@@ -85,3 +93,35 @@ def test_frame_targets_of_any_ends_are_in_order_and_within(ends, frames, span):
     named = said[said != BLANK]
     assert (np.diff(named) >= 0).all() and set(named.tolist()) <= set(pieces)
     assert all((said == piece).sum() <= span for piece in pieces)
+
+
+@settings(max_examples=200, deadline=None)
+@given(utterances())
+def test_on_the_alignment_what_is_due_is_what_comes_next(utterance):
+    pieces, ends, chunks, delay, _ = utterance
+    made = interleave(pieces, ends, chunks, delay, BLANK, cap=99)
+    assert due(made, pieces, ends, delay, BLANK).tolist() == made.targets.tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(utterances(), st.integers(0, 9))
+def test_off_the_alignment_answers_depend_on_what_is_written_and_heard_alone(utterance, seed):
+    pieces, ends, chunks, delay, _ = utterance
+    path = strayed(np.array(ends, np.int64), 0.5, np.random.default_rng(seed))
+    assert len(path) == len(ends) and (np.diff(path) >= 0).all() and (path >= 0).all()
+    made = interleave(pieces, path, chunks, delay, BLANK, cap=99)
+    written, chunk = 0, -1
+    for piece, embedding, answer in zip(
+        made.pieces, made.chunks, due(made, pieces, ends, delay, BLANK), strict=True
+    ):
+        written, chunk = written + (piece >= 0), max(chunk, embedding)
+        is_due = written < len(pieces) and ends[written] + delay <= chunk
+        assert answer == (pieces[written] if is_due else BLANK)
+
+
+def test_a_path_strays_late_and_early():
+    ends = np.arange(400)
+    path = strayed(ends, 0.1, np.random.default_rng(0))
+    assert (path > ends).sum() > 40 and (path < ends).sum() > 5
+    assert (path - ends).max() == 4 and (path - ends).min() == -1
+    assert (strayed(ends, 0.0, np.random.default_rng(0)) == ends).all()

@@ -69,6 +69,41 @@ def interleave(
     return Interleaved(pieces=tokens, chunks=chunks, targets=targets)
 
 
+def due(
+    path: Interleaved, pieces: Sequence[int], end_chunks: Sequence[int], delay: int, blank: int
+) -> np.ndarray:
+    """What a reading decoder should answer at each position of a path, however it came there: int64 [T].
+
+    path: an interleaving of `pieces` that may write them earlier or later than they are due. A position's answer depends
+    on how many pieces are written and which chunk it is alone: the next piece if it is due by now, else BLANK.
+    """
+    written = np.cumsum(path.pieces >= 0)
+    chunk = np.maximum.accumulate(path.chunks)
+    when = np.append(np.asarray(end_chunks, np.int64) + delay, np.iinfo(np.int64).max)
+    return np.where(when[written] <= chunk, np.append(np.asarray(pieces, np.int64), blank)[written], blank)
+
+
+# how far a path strays: probabilities of being 1, 2, 3, 4 chunks late, and of a single chunk early
+_LATE, _EARLY = (0.4, 0.25, 0.2, 0.15), 0.3
+# pieces that it stays late for, at most
+_LONGEST = 6
+
+
+def strayed(end_chunks: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Where a path that strays now and then would place pieces that end in these chunks: int64 [U], in order.
+
+    Each piece begins a stretch of lateness, or is early, with probability `share`; what comes after a late piece
+    waits for it.
+    """
+    shift = np.zeros(len(end_chunks), np.int64)
+    for start in np.flatnonzero(rng.random(len(end_chunks)) < share):
+        if rng.random() < _EARLY:
+            shift[start] = -1
+        else:
+            shift[start : start + rng.integers(1, _LONGEST + 1)] = 1 + rng.choice(len(_LATE), p=_LATE)
+    return np.maximum.accumulate(np.maximum(end_chunks + shift, 0))
+
+
 def deinterleave(targets: Sequence[int], blank: int) -> tuple[list[int], list[int]]:
     """From a sequence of answers to (pieces, the embedding after which each was said): each BLANK moves on by one."""
     pieces, where, chunk = [], [], 0

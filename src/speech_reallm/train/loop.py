@@ -82,7 +82,7 @@ def lr_scale(optim: OptimConfig, step: int, progress: float) -> float:
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict]:
-    """Weight decay on matrices alone; the encoder's own learning rate."""
+    """Weight decay on matrices alone; the learning rates of the encoder and of what is fast."""
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         encoder = name.startswith("encoder.")
@@ -91,6 +91,8 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict]:
         if not parameter.requires_grad:
             continue
         scale = optim.encoder_lr_scale if encoder else 1.0
+        if any(part in name for part in optim.fast):
+            scale *= optim.fast_lr_scale
         decay = optim.weight_decay if parameter.ndim >= 2 else 0.0
         groups.setdefault((scale, decay), []).append(parameter)
     return [

@@ -23,7 +23,7 @@ from ..data.augment import SpecAugment
 from ..data.batches import AudioBatches, bucket, epoch_order, pad_to_chunks, prefetch
 from ..device import autocast, device_of, own_device
 from ..errors import UserError
-from ..model.interleave import Interleaved, end_chunks, frame_targets, interleave
+from ..model.interleave import Interleaved, due, end_chunks, frame_targets, interleave, strayed
 from ..model.reallm import ReaLLM
 from ..tokenizer import START, Tokenizer
 from .cache import FrameCache, encode_batch
@@ -98,6 +98,8 @@ class ReaLLMTask(nn.Module):
             # part of the training alone
             self.model.frame_head = nn.Linear(self.model.encoder.dim, model.vocab_size)
         self.model.to(own_device())
+        if config.stray and not self.model.reads:
+            raise UserError("stray: only a reading decoder's answers do not depend on its path")
         self.augment = SpecAugment(config.data.augment)
         self.rank, self.world = world()
         self.tail = max(model.delays)
@@ -249,7 +251,11 @@ class ReaLLMTask(nn.Module):
         ends = np.array(end_chunks(labels.ends, model.chunk_ms, chunks), np.int64)
         if self.config.jitter:
             ends = np.maximum.accumulate(ends + (rng.random(len(ends)) < self.config.jitter))
-        sequence = interleave(labels.pieces, ends, chunks, delay, model.blank_id, model.max_pieces_per_chunk)
+        path = strayed(ends, self.config.stray, rng) if self.config.stray else ends
+        sequence = interleave(labels.pieces, path, chunks, delay, model.blank_id, model.max_pieces_per_chunk)
+        if self.config.stray:
+            targets = due(sequence, labels.pieces, ends, delay, model.blank_id)
+            sequence = dataclasses.replace(sequence, targets=targets)
         seconds = model.chunk_ms / 1000 / per
         return sequence, frame_targets(labels.pieces, labels.ends, seconds, chunks * per, model.blank_id, per)
 
@@ -309,20 +315,19 @@ class ReaLLMTask(nn.Module):
         size = min(target.shape[1], frames.shape[1])
         inside = torch.arange(size, device=frames.device)[None] < ((batch.lengths + hop - 1) // hop)[:, None]
         error = frame_error(frames[:, :size], target[:, :size], inside) / inside.sum()
-        # the positions that write a piece, moved to the front
-        written = (batch.targets != IGNORE) & (batch.targets != config.model.blank_id)
-        count = max(1, int(written.sum(1).max()))
-        where = written.int().argsort(dim=1, descending=True, stable=True)[:, :count]
-        there = written.gather(1, where)
-        said = batch.targets.gather(1, where).clamp(min=0)
-        before = F.pad(said[:, :-1], (1, 0), value=START)
-        opinion = teacher.answers(target, batch.lengths, before)
-        log_probs = logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1])).log_softmax(-1)
+        # the text alone, and after how many of its pieces each position stands
+        written = batch.pieces >= 0
+        place = written.int().argsort(dim=1, descending=True, stable=True)[:, : int(written.sum(1).max())]
+        text = F.pad(batch.pieces.gather(1, place).clamp(min=0), (1, 0), value=START)
+        opinion = teacher.answers(target, batch.lengths, text)
+        row, step = ((batch.targets != IGNORE) & (batch.targets != config.model.blank_id)).nonzero(as_tuple=True)
+        opinion = opinion[row, written.cumsum(1)[row, step]]
+        log_probs = logits[row, step].log_softmax(-1)
         # both ways to say what is right share the weight of a piece: what the labels have of it is taken back
-        soft = -(opinion * log_probs).sum(-1) + log_probs.gather(-1, said[..., None]).squeeze(-1)
-        taught = config.teacher_share * (soft * there).sum()
-        metrics = {"frame_error": error.detach(), "taught": (soft * there).detach().sum() / there.sum().clamp(min=1)}
-        return taught + config.teacher_frames * self.count(batch) * error, metrics
+        right = log_probs.gather(-1, batch.targets[row, step][:, None]).squeeze(-1)
+        taught = (right - (opinion * log_probs).sum(-1)).sum()
+        metrics = {"frame_error": error.detach(), "taught": taught.detach() / max(len(row), 1)}
+        return config.teacher_share * taught + config.teacher_frames * self.count(batch) * error, metrics
 
     def _loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         blank = self.config.model.blank_id
