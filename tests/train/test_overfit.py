@@ -43,8 +43,15 @@ def transcribed(folder: Path, corpus: Corpus) -> dict[str, str]:
     return {name: recognizer.transcribe(corpus.plain.parent / f"{name}.wav").text for name in corpus.texts}
 
 
-def test_overfitted_clips_are_recognised_exactly(four_clips: Corpus, out: Path, tmp_path: Path) -> None:
-    run(tiny("reallm", four_clips, out, **EXACT, model__default_delay=1))
+@pytest.mark.parametrize("kind", ["interleaving", "reading"])
+def test_overfitted_clips_are_recognised_exactly(
+    kind: str, four_clips: Corpus, out: Path, tmp_path: Path
+) -> None:
+    changes = {**EXACT, "model__default_delay": 1}
+    if kind == "reading":
+        reading = {"frame_chunks": 6, "mlp_bias": True, "rotary_fraction": 0.5}
+        changes |= {"stray": 0.1, "model__decoder": EXACT["model__decoder"] | reading}
+    run(tiny("reallm", four_clips, out, **changes))
     with torch.no_grad():
         model = load_reallm(out)
         for delay in model.config.delays:

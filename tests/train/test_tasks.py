@@ -135,6 +135,36 @@ def test_cache_of_another_encoder_is_refused(corpus: Corpus, tmp_path: Path) -> 
         make({**trained, "frozen_layers": 1, "cache": None})
 
 
+def test_an_offline_recogniser_teaches(corpus: Corpus, tmp_path: Path) -> None:
+    """Its frames and its opinions of pieces come near, whatever the path; it hears no noise and stays what it is."""
+    reading = {"frame_chunks": 4, "mlp_bias": True}
+    settings = {f"model__decoder__{k}": v for k, v in reading.items()}
+    # any recogniser will do as a teacher
+    run(tiny("reallm", corpus, tmp_path / "teacher", **settings, optim__steps=1))
+    teacher = str(tmp_path / "teacher")
+    data = tiny("reallm", corpus, tmp_path / "student", **settings, teacher=teacher, stray=0.2, seed=2)
+    data |= {"teacher_tail": 0.5, "teacher_share": 1.0, "teacher_frames": 1.0}
+    data["optim"] |= {"steps": 30, "lr": 3e-3, "fast": [".age"]}
+    run(data)
+    rows = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").read_text().splitlines()]
+    errors = [row["frame_error"] for row in rows if row["kind"] == "train"]
+    assert sum(errors[-3:]) < 0.7 * sum(errors[:3])
+    curve = losses(tmp_path / "student")
+    assert sum(curve[-3:]) < 0.9 * sum(curve[:3])
+    assert not any("teacher" in name for name in load_file(tmp_path / "student" / "best" / "model.safetensors"))
+
+
+def test_only_a_reading_decoder_is_taught_or_strays(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="only a reading decoder"):
+        make(tiny("reallm", corpus, tmp_path / "a", stray=0.1))
+    with pytest.raises(UserError, match="trains a reading decoder from audio"):
+        make(tiny("reallm", corpus, tmp_path / "a", teacher=str(tmp_path)))
+    settings = {"model__decoder__frame_chunks": 4}
+    run(tiny("ctc", corpus, tmp_path / "encoder", optim__steps=1))
+    with pytest.raises(UserError, match="has no decoder"):
+        make(tiny("reallm", corpus, tmp_path / "a", **settings, teacher=str(tmp_path / "encoder")))
+
+
 def test_frozen_layers_stay_and_those_above_learn(corpus: Corpus, out: Path) -> None:
     data = tiny("reallm", corpus, out, cache=str(out.parent / "cache"), frozen_layers=1)
     _, task = make(data)
