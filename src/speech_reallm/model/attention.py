@@ -57,8 +57,10 @@ class Turn:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
     """Scaled dot-product attention. q [B, H, Tq, d], k and v [B, H, Tk, d], additive mask -> [B, H, Tq, d]."""
     mask = None if mask is None else mask.to(q.dtype)
-    if torch.is_grad_enabled() and q.device.type == "cpu" and mask is not None:
-        # on a CPU the backward pass of the fused kernel takes twice as long as that of its parts
+    trains = torch.is_grad_enabled() and q.device.type == "cpu"
+    if mask is not None and (trains or torch.onnx.is_in_onnx_export()):
+        # on a CPU the backward pass of the fused kernel takes twice as long as that of its parts, and in ONNX its scale
+        # would be computed anew each time
         scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(2, 3)) + mask
         return torch.matmul(torch.softmax(scores, -1).to(v.dtype), v)
     return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
@@ -145,22 +147,33 @@ class ChunkAttention(nn.Module):
             state["q"] = torch.zeros(batch, self.frames, self.dim)
         return state
 
-    def step(self, x: Tensor, index: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def turn(self, index: Tensor) -> Turn:
+        """The rotation of the frames of chunk `index` [B]; layers at the same chunk share it."""
+        frame = torch.arange(self.frames, device=index.device)
+        cos, sin = rotary(index[:, None] * self.frames + frame, self.rotary_dims)
+        return Turn(cos, sin, self.head_dim)
+
+    def step(
+        self, x: Tensor, index: Tensor, turn: Turn, state: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """One chunk. x [B, F, D] is chunk `index` [B] (negative: not part of the stream, never attended to).
 
         Returns the output [B, F, D] of chunk index - lookahead, and the new state.
         """
         assert self.left is not None
-        q, k, v = self._split(x)
-        frame = torch.arange(self.frames, device=x.device)
-        cos, sin = rotary(index[:, None] * self.frames + frame, self.rotary_dims)
-        q, k = rotate(q, cos, sin).flatten(2), rotate(k, cos, sin).flatten(2)
-        k, v = torch.cat((state["k"], k), 1), torch.cat((state["v"], v.flatten(2)), 1)
+        # reshaped with sizes that are known: ONNX would compute others anew in every layer
+        heads, past = (self.heads, self.head_dim), (self.left + self.lookahead) * self.frames
+        both, v = self.qkv(x).split((2 * self.dim, self.dim), -1)
+        both = turn(both.reshape(-1, self.frames, 2 * self.heads, self.head_dim))
+        q, k = both.reshape(-1, self.frames, 2 * self.dim).split(self.dim, -1)
+        k, v = torch.cat((state["k"], k), 1), torch.cat((state["v"], v), 1)
         new = {"k": k[:, self.frames :], "v": v[:, self.frames :]}
         if self.lookahead:
             new["q"], q = q, state["q"]
         span = self.left + self.lookahead + 1
         chunk = index[:, None] - (span - 1) + torch.arange(span, device=x.device)[None]
         mask = torch.where(chunk >= 0, 0.0, MASKED).repeat_interleave(self.frames, 1)[:, None, None, :]
-        heads = (self.heads, self.head_dim)
-        return self._attend(q.unflatten(-1, heads), k.unflatten(-1, heads), v.unflatten(-1, heads), mask), new
+        q = q.reshape(-1, self.frames, *heads)
+        k, v = (t.reshape(-1, past + self.frames, *heads) for t in (k, v))
+        y = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
+        return self.out(y.transpose(1, 2).reshape(-1, self.frames, self.dim)), new

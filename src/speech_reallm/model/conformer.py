@@ -161,7 +161,7 @@ class Block(nn.Module):
     def step(self, x: Tensor, index: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """x [B, F, D] of chunk index [B] -> output, its chunk index, new state."""
         x = x + 0.5 * self.before(x)
-        y, new = self.attention.step(self.norm(x), index, state)
+        y, new = self.attention.step(self.norm(x), index, self.attention.turn(index), state)
         if self.attention.lookahead:
             new["residual"] = x
             x, index = state["residual"], index - 1

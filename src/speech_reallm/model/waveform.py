@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ..config import EncoderConfig
 from ..errors import UserError
-from .attention import ChunkAttention
+from .attention import ChunkAttention, Turn
 
 HOP = 384
 # samples before a chunk that its first frame reaches back to: 127 + 64 * 6 + 192 * 2 - 384
@@ -62,10 +62,10 @@ class Layer(nn.Module):
         return state
 
     def step(
-        self, x: Tensor, index: Tensor, state: dict[str, Tensor]
+        self, x: Tensor, index: Tensor, turn: Turn, state: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """x [B, F, D] of chunk index [B] -> output, its chunk index, new state."""
-        y, new = self.attention.step(self.norm1(x), index, state)
+        """x [B, F, D] of chunk index [B], and its rotation -> output, its chunk index, new state."""
+        y, new = self.attention.step(self.norm1(x), index, turn, state)
         if not self.attention.lookahead:
             return self.feed_forward(x + y), index, new
         new["residual"] = x
@@ -219,6 +219,8 @@ class WaveformEncoder(nn.Module):
         for i, layer in enumerate(self.layers):
             prefix = f"layer{i}."
             mine = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-            x, index, updated = layer.step(x, index, mine)
+            if not i or self.layers[i - 1].attention.lookahead:
+                turn = layer.attention.turn(index)
+            x, index, updated = layer.step(x, index, turn, mine)
             new |= {prefix + name: value for name, value in updated.items()}
         return self.norm(x), new
