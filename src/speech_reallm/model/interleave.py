@@ -74,8 +74,8 @@ def due(
 ) -> np.ndarray:
     """What a reading decoder should answer at each position of a path, however it came there: int64 [T].
 
-    path: an interleaving of `pieces` that may write them earlier or later than they are due. A position's answer depends
-    on how many pieces are written and which chunk it is alone: the next piece if it is due by now, else BLANK.
+    path: an interleaving of `pieces` that may write them earlier or later than they are due. A position's answer
+    depends on how many pieces are written and which chunk it is alone: the next piece if it is due by now, else BLANK.
     """
     written = np.cumsum(path.pieces >= 0)
     chunk = np.maximum.accumulate(path.chunks)
