@@ -50,7 +50,7 @@ def make_run(folder: Path, kind: str) -> Path:
     model = ReaLLM(config)
     for name, weight in model.named_parameters():
         # what is zero at first counts too
-        if name.endswith((".age", "stacker.project.weight", "delay.weight")):
+        if name.endswith((".age", "stacker.project.weight", "delay.weight", "wait.weight")):
             torch.nn.init.normal_(weight, std=0.2)
     save_folder(
         folder / "run",
@@ -116,7 +116,8 @@ def compare_decoder(folder: Path) -> tuple[float, float]:
             heard = {}
             if model.reads:
                 state.frames, state.chunk = torch.randn_like(state.frames), torch.tensor([t, t // 3])
-                heard = {"frames": state.frames.numpy(), "chunk": state.chunk.numpy()}
+                state.waited = torch.tensor([t, t % 3])
+                heard = {name: getattr(state, name).numpy() for name in ("frames", "chunk", "waited")}
             expected, k, v = model.step(embedding, piece, state)
             state.cache_k[:, :, t % ring], state.cache_v[:, :, t % ring] = k, v
             state.position += 1

@@ -37,7 +37,7 @@ def tiny(
     model = ReaLLM(config).eval()
     # what is zero at first counts too
     for name, weight in model.named_parameters():
-        if name.endswith((".age", "stacker.project.weight", "delay.weight")):
+        if name.endswith((".age", "stacker.project.weight", "delay.weight", "wait.weight")):
             torch.nn.init.normal_(weight, std=0.3)
     return model
 
@@ -92,11 +92,13 @@ def test_streaming_equals_forward_for_a_decoder_that_reads_frames(frame_chunks, 
         for t in range(pieces.shape[1]):
             if where[0, t] >= 0:
                 state.chunk[:] = where[0, t]
+                state.waited += 1
                 here = model.embed_speech(heard[state.chunk], torch.tensor([delay]))[:, 0]
                 slot = int(state.chunk) % frame_chunks
                 state.frames[:, slot * per : (slot + 1) * per] = heard[state.chunk]
             else:
                 piece = pieces[:, t]
+                state.waited[:] = 0
             log_probs, k, v = model.step(here, piece, state)
             torch.testing.assert_close(log_probs, whole[:, t], atol=1e-4, rtol=1e-3)
             if made.targets[t] != blank:

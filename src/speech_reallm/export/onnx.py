@@ -32,7 +32,7 @@ class EncoderGraph(nn.Module):
 class DecoderGraph(nn.Module):
     """A micro-step: (embedding [B, W], piece [B], position [B], cache.k, cache.v) -> (log_probs [B, V], new.k, new.v)
 
-    A reading decoder takes chunk [B] and frames [B, N * F, E] besides.
+    A reading decoder takes chunk and waited [B] and frames [B, N * F, E] besides.
     """
 
     def __init__(self, model: ReaLLM):
@@ -47,10 +47,11 @@ class DecoderGraph(nn.Module):
         cache_k: Tensor,
         cache_v: Tensor,
         chunk: Tensor | None = None,
+        waited: Tensor | None = None,
         frames: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         state = State(
-            encoder={}, cache_k=cache_k, cache_v=cache_v, position=position, frames=frames, chunk=chunk
+            encoder={}, cache_k=cache_k, cache_v=cache_v, position=position, frames=frames, chunk=chunk, waited=waited
         )
         return self.model.step(embedding, piece, state)
 
@@ -77,8 +78,8 @@ def export_graphs(model: ReaLLM, folder: Path, packed: Packed = None) -> None:
     arguments = [torch.zeros(batch, model.decoder.dim), one, one + 3, state.cache_k, state.cache_v]
     inputs = ["embedding", "piece", "position", "cache.k", "cache.v"]
     if model.reads:
-        arguments += [one, state.frames]
-        inputs += ["chunk", "frames"]
+        arguments += [one, one, state.frames]
+        inputs += ["chunk", "waited", "frames"]
     outputs = ["log_probs", "new.k", "new.v"]
     _export(DecoderGraph(model), tuple(arguments), folder / "decoder.onnx", inputs, outputs, packed)
 

@@ -19,7 +19,8 @@ from .stacker import Stacker
 class State:
     """A batch of streams: the encoder's state, the decoder's rings, positions remembered [B] int64.
 
-    Of a reading decoder also the ring of frames [B, N * F, E] and the number of the current chunk [B].
+    Of a reading decoder also the ring of frames [B, N * F, E], the number of the current chunk [B], and how many chunks
+    were heard since the one in which the last piece was written, or since the start [B].
     """
 
     encoder: dict[str, Tensor]
@@ -28,6 +29,11 @@ class State:
     position: Tensor
     frames: Tensor
     chunk: Tensor
+    waited: Tensor
+
+
+# a reading decoder that has waited for longer than this many chunks need not know how long
+LONGEST_WAIT = 11
 
 
 class ReaLLM(nn.Module):
@@ -45,8 +51,11 @@ class ReaLLM(nn.Module):
         self.delay = nn.Embedding(max(config.delays) + 1, self.decoder.dim)
         nn.init.normal_(self.delay.weight, std=0.02)
         if self.reads:
+            # how long it has waited tells where in the frames it stopped reading
+            self.wait = nn.Embedding(LONGEST_WAIT + 1, self.decoder.dim)
             # a decoder that could read before starts as it was: embeddings come to it as something new
-            for weight in (self.delay.weight, self.stacker.project.weight, self.stacker.project.bias):
+            new = self.stacker.project
+            for weight in (self.delay.weight, self.wait.weight, new.weight, new.bias):
                 nn.init.zeros_(weight)
 
     def embed_speech(self, frames: Tensor, delay: Tensor) -> Tensor:
@@ -64,20 +73,26 @@ class ReaLLM(nn.Module):
     ) -> tuple[Tensor, Reading]:
         """Input [B, T, W] of a reading decoder, and what it reads, from an interleaving.
 
-        Every position takes both: the last piece and the embedding of the last chunk.
+        Every position takes the last piece, how long ago that was, and the embedding of the last chunk.
         """
         steps = torch.arange(pieces.shape[1], device=pieces.device)
         said = pieces >= 0
         last = torch.where(said, steps, -1).cummax(1).values
         piece = torch.where(last >= 0, pieces.gather(1, last.clamp(min=0)), START)
         chunk = chunks.cummax(1).values
+        waited = chunk - torch.where(last >= 0, chunk.gather(1, last.clamp(min=0)), -1)
         reading = Reading(
             frames=frames,
             chunk=chunk,
             position=said.cumsum(1),
             written=torch.nn.functional.pad(said[:, 1:], (0, 1)),
         )
-        return self.decoder.embed(piece) + self.mix(speech, torch.full_like(pieces, -1), chunk), reading
+        heard = speech.gather(1, chunk[..., None].expand(-1, -1, speech.shape[-1]))
+        return self._input(heard, piece, waited), reading
+
+    def _input(self, embedding: Tensor, piece: Tensor, waited: Tensor) -> Tensor:
+        """Input of a reading decoder. embedding [..., W], piece and waited [...] -> [..., W]"""
+        return embedding + self.decoder.embed(piece) + self.wait(waited.clamp(max=LONGEST_WAIT))
 
     def forward(self, frames: Tensor, delay: Tensor, pieces: Tensor, chunks: Tensor) -> Tensor:
         """Encoder frames [B, C * F, D], delay [B], interleaving [B, T] -> logits [B, T, V]."""
@@ -98,6 +113,7 @@ class ReaLLM(nn.Module):
             position=torch.zeros(batch, dtype=torch.int64),
             frames=torch.zeros(batch, ring, self.encoder.dim),
             chunk=torch.zeros(batch, dtype=torch.int64),
+            waited=torch.zeros(batch, dtype=torch.int64),
         )
 
     def step(self, embedding: Tensor, piece: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,11 +122,12 @@ class ReaLLM(nn.Module):
         embedding [B, W]: of the current chunk. piece [B]: the last one; an interleaving decoder takes the piece, and
         the embedding where that is -1; a reading one takes both, START where there is none yet.
         """
-        text = self.decoder.embed(piece.clamp(min=0))
         rings = (state.position, state.cache_k, state.cache_v)
         if self.reads:
-            logits, k, v = self.decoder.step(text + embedding, *rings, state.frames, state.chunk)
+            x = self._input(embedding, piece, state.waited)
+            logits, k, v = self.decoder.step(x, *rings, state.frames, state.chunk)
         else:
+            text = self.decoder.embed(piece.clamp(min=0))
             logits, k, v = self.decoder.step(torch.where((piece >= 0)[:, None], text, embedding), *rings)
         return torch.log_softmax(logits.float(), -1), k, v
 
@@ -125,6 +142,7 @@ class ReaLLM(nn.Module):
         speech = self.embed_speech(frames, delay).float()
         by_chunk = frames.float().unflatten(1, (-1, per))
         state = self.init_state(batch)
+        state.waited += 1
         ring, held = state.cache_k.shape[2], self.config.decoder.frame_chunks
         rows = torch.arange(batch)
         # an interleaving decoder forgets the last piece once it hears the next embedding
@@ -147,10 +165,11 @@ class ReaLLM(nn.Module):
                 symbol = int(best[row])
                 if symbol == blank:
                     state.chunk[row] += 1
+                    state.waited[row] += 1
                     said[row] = 0
                     piece[row] = piece[row] if self.reads else first
                 else:
                     result[row].append(symbol)
-                    piece[row] = symbol
+                    piece[row], state.waited[row] = symbol, 0
                     said[row] += 1
         return result
