@@ -141,6 +141,8 @@ def make_decoder(
     table = g.const(rng.standard_normal((vocab_size, DIM)) * 0.7)
     if frame_chunks:
         x = g.op("Add", "embedding", g.op("Gather", table, "piece"))
+        wait = g.op("Unsqueeze", g.op("Cast", "waited", to=F32), minus_one)
+        x = g.op("Add", x, g.op("Mul", g.op("Tanh", wait), g.const(rng.standard_normal((1, DIM)) * 0.1)))
     else:
         safe = g.op("Max", "piece", g.const(0, np.int64))
         is_embedding = g.op("Unsqueeze", g.op("Less", "piece", g.const(0, np.int64)), minus_one)
@@ -196,7 +198,7 @@ def make_decoder(
     cache = (F32, [LAYERS, slots, DIM])
     inputs = {"embedding": (F32, [DIM]), "piece": (I64, []), "position": (I64, [])}
     if frame_chunks:
-        inputs |= {"chunk": (I64, []), "frames": (F32, [frame_chunks * FRAMES, WIDTH])}
+        inputs |= {"chunk": (I64, []), "waited": (I64, []), "frames": (F32, [frame_chunks * FRAMES, WIDTH])}
     new = (F32, [LAYERS, DIM])
     return g.bytes(
         {**inputs, "cache.k": cache, "cache.v": cache},

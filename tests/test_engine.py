@@ -94,7 +94,7 @@ def interleave(decoder: ort.InferenceSession, heard: Iterator[dict[str, np.ndarr
 
 def read(decoder: ort.InferenceSession, heard: Iterator[dict[str, np.ndarray]]) -> list[list[int]]:
     cache, frames, written, result = zeros(decoder, "cache."), zeros(decoder, "frames"), [], []
-    chunks = frames["frames"].shape[1] // FRAMES
+    chunks, last = frames["frames"].shape[1] // FRAMES, -1
     for chunk, out in enumerate(heard):
         row = chunk % chunks * FRAMES
         frames["frames"][:, row : row + FRAMES] = out["frames"]
@@ -102,6 +102,7 @@ def read(decoder: ort.InferenceSession, heard: Iterator[dict[str, np.ndarray]]) 
         while len(pieces) < CAP:
             position = len(written)
             inputs = {"piece": [written[-1] if written else 1], "position": [position], "chunk": [chunk]}
+            inputs["waited"] = [chunk - last]
             inputs = {name: np.array(value) for name, value in inputs.items()}
             log_probs, new_k, new_v = decoder.run(
                 OUTPUTS, {"embedding": out["embedding"], **inputs, **frames, **cache}
@@ -113,6 +114,7 @@ def read(decoder: ort.InferenceSession, heard: Iterator[dict[str, np.ndarray]]) 
             cache["cache.v"][:, :, position % (WINDOW - 1)] = new_v
             written.append(piece)
             pieces.append(piece)
+            last = chunk
         result.append(pieces)
     return result
 
@@ -341,7 +343,7 @@ def test_files_that_are_not_what_they_claim(folder: Path, frame_chunks: int) -> 
     ("told", "words"),
     [
         # 6 frames: of 1, 2, 3 or 6 chunks
-        (0, "not a decoder's inputs: .*chunk, frames"),
+        (0, "not a decoder's inputs: .*chunk, waited, frames"),
         (1, r"encoder.onnx: frames is float32 \[2, 7\] where .* \[6, 7\]"),
         (2, r"encoder.onnx: frames is float32 \[2, 7\] where .* \[3, 7\]"),
         (4, "decoder.onnx: frames holds 6, which 4 chunks"),

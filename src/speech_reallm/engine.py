@@ -126,7 +126,8 @@ class Engine:
         cache = _expect(inputs, "cache.k", (None, folder.window - 1, None), np.float32, decoder)
         _expect(inputs, "cache.v", cache, np.float32, decoder)
         if folder.frame_chunks:
-            _expect(inputs, "chunk", (), np.int64, decoder)
+            for name in ("chunk", "waited"):
+                _expect(inputs, name, (), np.int64, decoder)
             frames, width = _expect(inputs, "frames", (None, None), np.float32, decoder)
             each, rest = divmod(frames, folder.frame_chunks)
             if rest or not each:
@@ -135,7 +136,7 @@ class Engine:
                     "share evenly; export the model again"
                 )
             _expect(heard, "frames", (each, width), np.float32, folder.file("encoder.onnx"))
-        if len(inputs) != (7 if folder.frame_chunks else 5):
+        if len(inputs) != (8 if folder.frame_chunks else 5):
             raise UserError(f"{decoder}: not a decoder's inputs: {', '.join(inputs)}; export the model again")
         _expect(outputs, "log_probs", (folder.vocab_size,), np.float32, decoder)
         for name in ("new.k", "new.v"):
@@ -226,6 +227,8 @@ class Engine:
                 if is_piece:
                     for inputs, i in places:
                         inputs["piece"][i] = symbol
+                        if self.folder.frame_chunks:
+                            inputs["waited"][i] = 0
                     row.ids.append(symbol)
                     row.log_probs.append(float(log_probs[j, symbol]))
                 elif row.close_chunk():
@@ -244,6 +247,7 @@ class Engine:
         inputs["embedding"][i] = embedding
         if self.folder.frame_chunks:
             inputs["chunk"][i] = row.chunk
+            inputs["waited"][i] += 1
             first = row.chunk % self.folder.frame_chunks * len(frames)
             inputs["frames"][i, first : first + len(frames)] = frames
         else:
