@@ -36,6 +36,9 @@ def main() -> None:
         rows = read(run)
         train, dev = rows.get("train", []), rows.get("dev", [])
         axis.plot([r["step"] for r in train], [r["loss"] for r in train], color="0.6", label="training loss")
+        # one odd batch must not flatten the rest
+        losses = sorted(r["loss"] for r in train)
+        axis.set_ylim(top=min(losses[-1] * 1.05, 4 * losses[len(losses) // 2]) if losses else None)
         axis.set_title(run.name)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
@@ -44,7 +47,7 @@ def main() -> None:
             right = axis.twinx()
             right.plot([r["step"] for r in dev], [r["score"] for r in dev], "o-", color="C0", label=name)
             right.set_ylabel(name, color="C0")
-            right.set_ylim(bottom=0)
+            right.set_ylim(0, 1.1 * max(r["score"] for r in dev))
             best = min(dev, key=lambda r: r["score"])
             print(
                 f"{run.name}: {dev[-1]['minutes']:.0f} min, {dev[-1]['step']} steps, "
