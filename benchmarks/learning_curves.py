@@ -38,7 +38,8 @@ def main() -> None:
         axis.plot([r["step"] for r in train], [r["loss"] for r in train], color="0.6", label="training loss")
         # one odd batch must not flatten the rest
         losses = sorted(r["loss"] for r in train)
-        axis.set_ylim(top=min(losses[-1] * 1.05, 4 * losses[len(losses) // 2]) if losses else None)
+        if losses:
+            axis.set_ylim(0.95 * losses[0], min(1.05 * losses[-1], 4 * losses[len(losses) // 2]))
         axis.set_title(run.name)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
