@@ -96,19 +96,31 @@ def test_augmenter_applies_what_is_configured(tmp_path: Path) -> None:
     audio = noise_of(16000, 1)
     manifest = str(tmp_path / "noise.jsonl")
     off = Augmenter(AugmentConfig(noise=manifest, noise_prob=0.0))
-    assert np.array_equal(off.audio(audio, np.random.default_rng(0)), audio)
+    assert all(np.array_equal(a, audio) for a in off.audio(audio, np.random.default_rng(0)))
     on = Augmenter(AugmentConfig(noise=manifest, noise_prob=1.0, noise_snr_db=(10.0, 10.0)))
-    noisy = on.audio(audio, np.random.default_rng(0))
+    noisy, clean = on.audio(audio, np.random.default_rng(0))
+    assert np.array_equal(clean, audio)
     assert 20 * np.log10(rms(audio) / rms(noisy - audio)) == pytest.approx(10, abs=0.1)
-    assert np.array_equal(noisy, on.audio(audio, np.random.default_rng(0)))
+    assert np.array_equal(noisy, on.audio(audio, np.random.default_rng(0))[0])
+
+
+def test_the_clean_audio_has_the_same_volume(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "noise.wav", noise_of(8000), 16000)
+    (tmp_path / "noise.jsonl").write_text(json.dumps({"id": "n", "audio": "noise.wav"}) + "\n")
+    config = AugmentConfig(
+        noise=str(tmp_path / "noise.jsonl"), noise_prob=1.0, noise_snr_db=(60.0, 60.0), volume_db=12.0
+    )
+    noisy, clean = Augmenter(config).audio(0.1 * noise_of(16000, 1), np.random.default_rng(0))
+    assert rms(noisy) == pytest.approx(rms(clean), rel=0.01) and not np.array_equal(noisy, clean)
 
 
 @settings(deadline=None)
 @given(st.floats(1.0, 40.0), st.integers(0, 1000))
 def test_audio_stays_within_bounds(volume: float, seed: int) -> None:
-    loud = Augmenter(AugmentConfig(volume_db=volume)).audio(noise_of(2000) * 5, np.random.default_rng(seed))
-    assert loud.dtype == np.float32
-    assert np.abs(loud).max() <= 1
+    augmenter = Augmenter(AugmentConfig(volume_db=volume))
+    for loud in augmenter.audio(noise_of(2000) * 5, np.random.default_rng(seed)):
+        assert loud.dtype == np.float32
+        assert np.abs(loud).max() <= 1
 
 
 @settings(deadline=None)
