@@ -87,8 +87,10 @@ class ReaLLMTask(nn.Module):
         if self.tokenizer.vocab_size != model.vocab_size:
             raise UserError(f"model.vocab_size must be the tokenizer's, {self.tokenizer.vocab_size}")
         self.model = ReaLLM(model)
+        # a published decoder's pieces are looked up only where there is a decoder for them
+        pieces = self.tokenizer if self.model.reads else None
         for folder in config.init:
-            init_from(self.model, folder, tokenizer=self.tokenizer)
+            init_from(self.model, folder, tokenizer=pieces)
         self.teacher: OfflineTeacher | None = None
         if config.teacher:
             if config.cache or not self.model.reads:
