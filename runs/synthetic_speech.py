@@ -6,7 +6,8 @@
 
 What has to be installed is at the top of voices.py. One core makes a minute of speech in about a second with
 hibari's one voice or flite's three, in about 35 seconds with Kokoro's 54. The few voices become more: each sentence is
-spoken faster or slower and resampled back, which moves pitch and formants as a shorter or longer vocal tract would.
+spoken faster or slower and resampled back, which moves pitch and formants as a shorter or longer vocal tract would, and
+of Kokoro's sentences most are in a voice between two.
 
 Writes OUT/ID.opus (16 kHz) and a row for each to OUT.jsonl at once, so that a stopped run keeps what it has made; run
 it again with another --seed for more.
@@ -27,9 +28,15 @@ import soxr
 from voices import FLITE, RATE, Voices
 
 # ratios by which pitch and formants move
-SHIFTS = (0.8, 0.86, 0.92, 1.0, 1.08, 1.16)
+SHIFTS = {
+    "hibari": (0.8, 0.86, 0.92, 1.0, 1.08, 1.16),
+    "flite": (0.8, 0.86, 0.92, 1.0, 1.08, 1.16),
+    "kokoro": (0.93, 1.0, 1.0, 1.07),
+}
 # of Kokoro's sentences, those in voices that speak English with an accent
 ACCENTED = 0.15
+# and those in one voice, not between two
+UNMIXED = 0.25
 
 
 def main() -> None:
@@ -54,7 +61,7 @@ def main() -> None:
             if total >= args.hours * 3600:
                 break
             voice = pick(rng, voices, args.engine)
-            shift = 1.0 if args.engine == "kokoro" else rng.choice(SHIFTS)
+            shift = rng.choice(SHIFTS[args.engine])
             speed = rng.choice([0.9, 1.0, 1.0, 1.1, 1.2])
             try:
                 audio = voices.say(text, voice, speed / shift)
@@ -65,7 +72,7 @@ def main() -> None:
             audio = soxr.resample(audio, RATE * shift, 16000)
             audio *= 10 ** (rng.uniform(-14, -1) / 20) / max(float(np.abs(audio).max()), 1e-4)
             speaker = voice if shift == 1.0 else f"{voice}-{shift}"
-            name = f"{speaker}-{hashlib.sha1(f'{speaker}{speed}{text}'.encode()).hexdigest()[:10]}"
+            name = f"{speaker.replace('*', '-')}-{hashlib.sha1(f'{speaker}{speed}{text}'.encode()).hexdigest()[:10]}"
             soundfile.write(
                 args.out / f"{name}.opus", audio, 16000, format="OGG", subtype="OPUS", compression_level=0.8
             )
@@ -87,8 +94,9 @@ def pick(rng: random.Random, voices: Voices, engine: str) -> str:
         return "hibari"
     if engine == "flite":
         return rng.choice(FLITE)
-    accented = voices.accented if rng.random() < ACCENTED else []
-    return rng.choice(accented or voices.native)
+    names = (rng.random() < ACCENTED and voices.accented) or voices.native
+    first, second = rng.sample(names, 2)
+    return first if rng.random() < UNMIXED else f"{first}+{second}*{rng.uniform(0.2, 0.5):.2f}"
 
 
 if __name__ == "__main__":

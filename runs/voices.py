@@ -57,8 +57,21 @@ class Voices:
     def accented(self) -> list[str]:
         return [name for name in self._styles if name[0] not in "ab"]
 
+    def _style(self, voice: str, phonemes: int) -> np.ndarray:
+        """float32 [256], for a text of so many phonemes; of NAME+NAME*SHARE the second voice has that share."""
+        first, _, other = voice.partition("+")
+        styles = self._styles[first]
+        style = styles[min(phonemes, len(styles)) - 1]
+        if not other:
+            return style
+        second, _, share = other.partition("*")
+        return style + float(share) * (self._style(second, phonemes) - style)
+
     def say(self, text: str, voice: str, speed: float = 1.0) -> np.ndarray:
-        """float32 [n] at 24 kHz. Raises ValueError for a text that is too short or too long."""
+        """float32 [n] at 24 kHz. Raises ValueError for a text that is too short or too long.
+
+        voice: hibari, one of FLITE, one of Kokoro's, or two of Kokoro's in one, as in af_heart+am_adam*0.3.
+        """
         if voice == "hibari":
             return np.asarray(self._hibari(text, speed=speed), np.float32)
         if voice in FLITE:
@@ -67,10 +80,9 @@ class Voices:
         ids = [known[c] for c in " ".join(self._hibari.phonemize(text)) if c in known]
         if not 3 < len(ids) < MAX_PHONEMES:
             raise ValueError(f"{len(ids)} phonemes: {text[:60]}")
-        styles = self._styles[voice]
         feed = {
             "tokens": np.array([[0, *ids, 0]], np.int64),
-            "style": styles[min(len(ids), len(styles)) - 1][None],
+            "style": self._style(voice, len(ids))[None],
             "speed": np.array([speed], np.float32),
         }
         return self._kokoro.run(None, feed)[0].ravel()

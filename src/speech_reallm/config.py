@@ -29,7 +29,10 @@ class EncoderConfig:
     ffn: int
     # attention reaches this many chunks back; None is the whole past
     left_chunks: int | None = 16
-    # chunks of look-ahead of each layer, first layer first; layers not named have none
+    # waveform: chunks of right context, which every layer sees; and how many more where the stream's delay gives the time
+    right_chunks: int = 0
+    delayed_chunks: int = 0
+    # Conformer: chunks of look-ahead of each layer, first layer first; layers not named have none
     lookahead: tuple[int, ...] = ()
     # attention over the whole utterance, for teachers only: such an encoder has no step()
     full_context: bool = False
@@ -43,12 +46,22 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if len(self.lookahead) > self.layers or any(a not in (0, 1) for a in self.lookahead):
             raise UserError("encoder.lookahead: one 0 or 1 for each of the first layers")
+        if not (0 <= self.right_chunks <= 16 and 0 <= self.delayed_chunks <= 16):
+            raise UserError("encoder.right_chunks and encoder.delayed_chunks must be from 0 to 16")
+        if self.lookahead if self.kind == "waveform" else self.right_chunks or self.delayed_chunks:
+            raise UserError("encoder: `lookahead` is the Conformer's, `right_chunks` the waveform encoder's")
         if self.dim % self.heads:
             raise UserError("encoder.dim must be a multiple of encoder.heads")
 
     @property
     def lookahead_chunks(self) -> int:
-        return 0 if self.full_context else sum(self.lookahead)
+        return 0 if self.full_context else self.right_chunks + sum(self.lookahead)
+
+    def offline(self) -> EncoderConfig:
+        """The same encoder, hearing all of an utterance."""
+        return dataclasses.replace(
+            self, full_context=True, lookahead=(), right_chunks=0, delayed_chunks=0, dropout=0.0
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,6 +143,9 @@ class AugmentConfig:
     noise: str | None = None
     noise_prob: float = 0.0
     noise_snr_db: tuple[float, float] = (5.0, 25.0)
+    # a smooth random colour, as of another microphone or line: decibels up and down, standard deviation
+    colour_prob: float = 0.0
+    colour_db: float = 6.0
     reverb: str | None = None
     reverb_prob: float = 0.0
     # SpecAugment, on the encoder's input frames
@@ -146,6 +162,8 @@ class DataConfig:
     train: tuple[str, ...]
     dev: str | None = None
     weights: tuple[float, ...] | None = None
+    # within a manifest, speakers with many utterances are taken less often each: 0 every utterance as often, 1 every speaker
+    speaker_balance: float = 0.0
     tokenizer: str | None = None
     batch_seconds: float = 90.0
     max_seconds: float = 20.0
@@ -199,9 +217,6 @@ class TrainConfig:
     teacher_frames: float = 0.0
     # train on cached encoder frames: what is frozen of the encoder never runs in the loop
     cache: str | None = None
-    # reallm with `cache`, waveform encoders: this many of the first layers are frozen and those above train, on cached
-    # frames that lie between; None: the whole encoder is frozen
-    frozen_layers: int | None = None
     # reallm: probability of replacing a fed-back piece by a random one (exposure bias)
     piece_noise: float = 0.0
     # reallm: probability that a piece is placed one chunk late: decoding waits now and then where no alignment does,

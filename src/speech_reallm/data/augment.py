@@ -1,4 +1,4 @@
-"""Augmentation of training audio: speed, volume, noise, reverberation; SpecAugment on frames.
+"""Augmentation of training audio: speed, volume, colour, noise, reverberation; SpecAugment on frames.
 
 Everything random comes from a generator that the caller seeds by (seed, epoch, utterance), so that a resumed run
 sees what an uninterrupted one would have seen.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from lhotse.cut import Cut
+from scipy.fft import next_fast_len
 from scipy.signal import fftconvolve
 from torch import Tensor
 
@@ -35,6 +36,8 @@ class Augmenter:
         """float32 [N] -> the same augmented, and with its volume alone changed; both float32 [N] within [-1, 1]."""
         config = self.config
         clean = audio
+        if rng.random() < config.colour_prob:
+            audio = coloured(audio, config.colour_db, rng)
         if self.rooms and rng.random() < config.reverb_prob:
             audio = reverberate(audio, self.rooms.draw(rng))
         if self.noises and rng.random() < config.noise_prob:
@@ -63,6 +66,19 @@ class _Sounds:
         if index not in self.loaded:
             self.loaded[index] = load_audio(self.cuts[index])
         return self.loaded[index]
+
+
+def coloured(audio: np.ndarray, spread_db: float, rng: np.random.Generator) -> np.ndarray:
+    """The same through a smooth random filter: its gain in decibels is a normal walk over an octave or so a step."""
+    # bounds in Hz of the stretches whose gain is drawn, evenly on a logarithmic scale
+    knots = np.geomspace(80, 8000, 8)
+    gain = np.cumsum(rng.normal(0, spread_db / 2, len(knots)))
+    size = len(audio)
+    spectrum = np.fft.rfft(audio, next_fast_len(size, real=True))
+    hertz = np.linspace(0, 8000, len(spectrum))
+    decibels = np.interp(np.log(hertz.clip(80)), np.log(knots), gain - gain.mean())
+    result = np.fft.irfft(spectrum * 10 ** (decibels / 20), next_fast_len(size, real=True))[:size]
+    return result * (np.sqrt(np.mean(audio**2)) / max(float(np.sqrt(np.mean(result**2))), 1e-8))
 
 
 def reverberate(audio: np.ndarray, room: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ batch is the same whatever their number.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,13 +28,14 @@ from .manifests import load_audio, load_manifest
 class AudioBatch:
     """Utterances in memory: audio [B, N] float32 (zeros beyond lengths [B], in samples), and their cuts.
 
-    `clean` [B, N] is the same without noise and reverberation.
+    `clean` [B, N] is the same without noise and reverberation. `delay`: of the streams, in chunks.
     """
 
     audio: Tensor
     clean: Tensor
     lengths: Tensor
     cuts: list[list[Cut]]
+    delay: int = 0
 
 
 def load_cuts(config: DataConfig) -> tuple[list[Cut], list[float]]:
@@ -48,7 +49,9 @@ def load_cuts(config: DataConfig) -> tuple[list[Cut], list[float]]:
         if not found:
             raise UserError(f"{path}: no utterance of {config.min_seconds} to {config.max_seconds} s")
         cuts += found
-        repeats += [weight] * len(found)
+        said = Counter(str(c.supervisions[0].speaker) for c in found)
+        share = [said[str(c.supervisions[0].speaker)] ** -config.speaker_balance for c in found]
+        repeats += [weight * s * len(found) / sum(share) for s in share]
     return cuts, repeats
 
 

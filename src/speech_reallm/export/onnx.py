@@ -24,7 +24,7 @@ class EncoderGraph(nn.Module):
         self.names = list(model.encoder.init_state(1))
 
     def forward(self, audio: Tensor, delay: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        frames, new = self.model.encoder.step(audio, dict(zip(self.names, state, strict=True)))
+        frames, new = self.model.encoder.step(audio, dict(zip(self.names, state, strict=True)), delay)
         embedding = self.model.embed_speech(frames, delay)[:, 0]
         return embedding, *((frames,) if self.model.reads else ()), *(new[n] for n in self.names)
 

@@ -203,8 +203,9 @@ class ConformerEncoder(nn.Module):
         audio: Tensor,
         lengths: Tensor | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
+        delay: int = 0,
     ) -> Tensor:
-        """audio [B, (C + A) * S] in [-1, 1] -> frames [B, C * F, D], A = lookahead_chunks.
+        """audio [B, (C + A) * S] in [-1, 1] -> frames [B, C * F, D], A = lookahead_chunks, whatever the delay.
 
         `lengths` [B] (samples) is used by full-context encoders alone: frames beyond have no influence.
         `augment` masks the normalised log-mel [B, T, bins], whose mean is 0 (SpecAugment, in training).
@@ -247,8 +248,12 @@ class ConformerEncoder(nn.Module):
         """Modules with a state of their own, by the prefix of its names."""
         return {"subsampling": self.subsampling} | {f"layer{i}": layer for i, layer in enumerate(self.layers)}
 
-    def step(self, audio: Tensor, state: State) -> tuple[Tensor, State]:
-        """audio [B, S] -> frames [B, F, D] of the chunk lookahead_chunks ago, new state."""
+    def shift(self, delay: int) -> int:
+        """The frames come no later with a delay."""
+        return 0
+
+    def step(self, audio: Tensor, state: State, delay: Tensor | None = None) -> tuple[Tensor, State]:
+        """audio [B, S] -> frames [B, F, D] of the chunk lookahead_chunks ago, whatever the delay, new state."""
         window, index = torch.cat((state["audio"], audio), dim=1), state["chunk"]
         new = {"chunk": index + 1, "audio": window[:, -PAST:]}
         x = self._mel(window)

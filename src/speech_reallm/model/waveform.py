@@ -1,14 +1,13 @@
 """A streaming encoder of raw audio: strided convolutions, then a rotary-position transformer.
 
 The architecture and parameter shapes are those of the Moonshine encoder (Jeffries et al., arXiv 2410.15608),
-so that published weights warm-start it. Two things differ, so that it streams: attention is chunked, and the
-statistics of the group normalisation are accumulated over the stream instead of taken over the utterance.
-A frame is 384 samples (24 ms) and uses no audio after its own end.
+so that published weights warm-start it. Two things differ, so that it streams: attention is in blocks (blocks.py), and
+the statistics of the group normalisation are accumulated over the stream instead of taken over the utterance.
+A frame is 384 samples (24 ms); the convolutions use no audio after its end.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import EncoderConfig
-from ..errors import UserError
-from .attention import ChunkAttention, Turn
+from .attention import MASKED, Turn, rotary
+from .blocks import BlockAttention, blocks_of
 
 HOP = 384
 # samples before a chunk that its first frame reaches back to: 127 + 64 * 6 + 192 * 2 - 384
@@ -32,11 +31,11 @@ SILENCE = 1e-6  # mean square of the first convolution under which a chunk does 
 class Layer(nn.Module):
     """Pre-norm transformer layer."""
 
-    def __init__(self, config: EncoderConfig, frames: int, lookahead: int):
+    def __init__(self, config: EncoderConfig, frames: int):
         super().__init__()
         self.norm1 = nn.LayerNorm(config.dim, bias=False)
-        self.attention = ChunkAttention(
-            config.dim, config.heads, frames, config.left_chunks, lookahead, config.rotary_fraction
+        self.attention = BlockAttention(
+            config.dim, config.heads, frames, config.left_chunks, config.rotary_fraction
         )
         self.norm2 = nn.LayerNorm(config.dim, bias=False)
         self.up = nn.Linear(config.dim, config.ffn)
@@ -46,30 +45,23 @@ class Layer(nn.Module):
     def feed_forward(self, x: Tensor) -> Tensor:
         return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, F, D] -> [B, C - lookahead, F, D]"""
-        y = self.dropout(self.attention(self.norm1(x)))
-        return self.feed_forward(x[:, : y.shape[1]] + y)
+    def forward(self, x: Tensor, final: bool = False) -> Tensor:
+        """Blocks [B, C, (R + 1) F, D] -> the same; with `final` their chunks alone, [B, C, F, D]"""
+        y = self.dropout(self.attention(self.norm1(x), final))
+        return self.feed_forward(x[:, :, : y.shape[2]] + y)
 
     def forward_full(self, x: Tensor, valid: Tensor) -> Tensor:
         """x [B, T, D], valid [B, T] -> [B, T, D]"""
         return self.feed_forward(x + self.dropout(self.attention.forward_full(self.norm1(x), valid)))
 
-    def init_state(self, batch: int) -> dict[str, Tensor]:
-        state = self.attention.init_state(batch)
-        if self.attention.lookahead:
-            state["residual"] = torch.zeros(batch, self.attention.frames, self.attention.dim)
-        return state
-
     def step(
-        self, x: Tensor, index: Tensor, turn: Turn, state: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """x [B, F, D] of chunk index [B], and its rotation -> output, its chunk index, new state."""
-        y, new = self.attention.step(self.norm1(x), index, turn, state)
-        if not self.attention.lookahead:
-            return self.feed_forward(x + y), index, new
-        new["residual"] = x
-        return self.feed_forward(state["residual"] + y), index - 1, new
+        self, x: Tensor, mask: Tensor, turn: Turn, chunk: Tensor, state: dict[str, Tensor], final: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See BlockAttention.step."""
+        y, new = self.attention.step(self.norm1(x), mask, turn, chunk, state, final)
+        if final:
+            x = x.gather(1, chunk.expand(-1, -1, x.shape[-1]))
+        return self.feed_forward(x + y), new
 
 
 class WaveformEncoder(nn.Module):
@@ -90,8 +82,7 @@ class WaveformEncoder(nn.Module):
         self.norm_bias = nn.Parameter(torch.zeros(d))
         self.conv2 = nn.Conv1d(d, 2 * d, 7, stride=3)
         self.conv3 = nn.Conv1d(2 * d, d, 3, stride=2)
-        ahead = config.lookahead + (0,) * (config.layers - len(config.lookahead))
-        self.layers = nn.ModuleList(Layer(config, self.frames_per_chunk, a) for a in ahead)
+        self.layers = nn.ModuleList(Layer(config, self.frames_per_chunk) for _ in range(config.layers))
         self.norm = nn.LayerNorm(d, bias=False)
 
     # -- from samples to frames, chunk by chunk
@@ -149,14 +140,20 @@ class WaveformEncoder(nn.Module):
 
     # -- the two forms
 
+    def shift(self, delay: int) -> int:
+        """Chunks of right context more than without delay; so many chunks later come the frames."""
+        return min(delay, self.config.delayed_chunks)
+
     def forward(
         self,
         audio: Tensor,
         lengths: Tensor | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
+        delay: int = 0,
     ) -> Tensor:
         """audio [B, (C + A) * S] in [-1, 1] -> frames [B, C * F, D], A = lookahead_chunks.
 
+        delay: that of the streams, in chunks; the first shift(delay) chunks of frames are zeros, the audio then begins.
         `lengths` [B] (samples) is used by full-context encoders alone: what lies beyond is not attended to.
         `augment` masks the frames [B, T, D] that enter the transformer (SpecAugment, in training).
         """
@@ -173,54 +170,62 @@ class WaveformEncoder(nn.Module):
             return self.norm(x)
         x = self._front(audio)
         x = augment(x.flatten(1, 2)).reshape(x.shape) if augment else x
+        shift = self.shift(delay)
+        x = blocks_of(x, self.lookahead_chunks + shift)
         for layer in self.layers:
-            x = layer(x)
-        return self.norm(x).flatten(1, 2)
+            x = layer(x, final=layer is self.layers[-1])
+        return F.pad(self.norm(x).flatten(1, 2), (0, 0, shift * self.frames_per_chunk, 0))
 
-    def lower(self, depth: int) -> WaveformEncoder:
-        """The encoder up to its layer `depth`, sharing the weights; its frames are what `upper` takes.
-
-        Raises UserError when that would cut through the look-ahead.
-        """
-        if not len(self.config.lookahead) <= depth <= len(self.layers):
-            raise UserError(
-                f"frozen_layers: from {len(self.config.lookahead)} (the layers with look-ahead) "
-                f"to {len(self.layers)}"
-            )
-        part = copy.copy(self)
-        part._modules = self._modules | {"layers": self.layers[:depth], "norm": nn.Identity()}
-        return part
-
-    def upper(self, x: Tensor, depth: int) -> Tensor:
-        """The layers from `depth` on: frames [B, C * F, D] of `lower` -> [B, C * F, D]."""
-        x = x.unflatten(1, (-1, self.frames_per_chunk))
-        for layer in self.layers[depth:]:
-            x = layer(x)
-        return self.norm(x).flatten(1, 2)
+    @property
+    def _most(self) -> int:
+        """Chunks of right context at most."""
+        return self.lookahead_chunks + self.config.delayed_chunks
 
     def init_state(self, batch: int) -> dict[str, Tensor]:
-        """All zeros. `chunk` counts the steps taken."""
+        """All zeros. `chunk` counts the steps taken; `recent` is what entered the transformer last."""
         state = {
             "chunk": torch.zeros(batch, dtype=torch.int64),
             "audio": torch.zeros(batch, PAST),
             "norm": torch.zeros(batch, 3),
         }
+        if self._most:
+            state["recent"] = torch.zeros(batch, self._most * self.frames_per_chunk, self.dim)
         for i, layer in enumerate(self.layers):
-            state |= {f"layer{i}.{name}": value for name, value in layer.init_state(batch).items()}
+            state |= {f"layer{i}.{name}": value for name, value in layer.attention.init_state(batch).items()}
         return state
 
-    def step(self, audio: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """audio [B, S] -> frames [B, F, D] of the chunk lookahead_chunks ago, new state."""
+    def step(
+        self, audio: Tensor, state: dict[str, Tensor], delay: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """audio [B, S], delay [B] (0 for None) -> frames [B, F, D], new state.
+
+        The frames are those of the chunk lookahead_chunks + shift(delay) ago, zeros where there is none.
+        """
+        per, count = self.frames_per_chunk, self._most + 1
         window = torch.cat((state["audio"], audio), dim=1)
         y, stats = self._first_conv(window)
         stats = self._accumulate(state["norm"], stats)
-        x, index = self._frames(y, stats), state["chunk"]
-        new = {"chunk": index + 1, "audio": window[:, -PAST:], "norm": stats}
+        x = self._frames(y, stats)
+        new = {"chunk": state["chunk"] + 1, "audio": window[:, -PAST:], "norm": stats}
+        if self._most:
+            x = torch.cat((state["recent"], x), 1)
+            new["recent"] = x[:, per:]
+        if delay is None:
+            delay = torch.zeros_like(state["chunk"])
+        # the block is the last chunks heard; with less right context its first ones are not attended to
+        first = self.config.delayed_chunks - delay.clamp(max=self.config.delayed_chunks)
+        index = state["chunk"] - self._most + first
+        slot = torch.arange(count, device=x.device)
+        left = self.config.left_chunks
+        past = index[:, None] - left + torch.arange(left, device=x.device)
+        seen = torch.cat((past >= 0, slot >= first[:, None]), 1)
+        mask = torch.where(seen, 0.0, MASKED).repeat_interleave(per, 1)[:, None, None]
+        chunk = (first[:, None] * per + torch.arange(per, device=x.device)).unsqueeze(-1)
+        frame = (state["chunk"] - self._most)[:, None] * per + torch.arange(count * per, device=x.device)
+        attention = self.layers[0].attention
+        turn = Turn(*rotary(frame, attention.rotary_dims), attention.head_dim)
         for i, layer in enumerate(self.layers):
-            prefix = f"layer{i}."
-            mine = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-            if not i or self.layers[i - 1].attention.lookahead:
-                turn = layer.attention.turn(index)
-            x, index, updated = layer.step(x, index, turn, mine)
-            new |= {prefix + name: value for name, value in updated.items()}
-        return self.norm(x), new
+            mine = {name: state[f"layer{i}.{name}"] for name in ("k", "v")}
+            x, updated = layer.step(x, mask, turn, chunk, mine, final=layer is self.layers[-1])
+            new |= {f"layer{i}.{name}": value for name, value in updated.items()}
+        return torch.where((index >= 0)[:, None, None], self.norm(x), 0.0), new

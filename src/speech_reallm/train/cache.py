@@ -53,6 +53,8 @@ class FrameCache:
     def __init__(
         self, folder: str, encoder: nn.Module, data: DataConfig, tail_chunks: int, seed: int, bf16: bool
     ):
+        if encoder.config.delayed_chunks:
+            raise UserError("`cache`: an encoder with delayed_chunks gives other frames at each delay")
         self.folder = Path(folder)
         self.dim = encoder.dim
         self.tail = tail_chunks
@@ -165,7 +167,9 @@ class FrameCache:
         return self.frames[entry.offset : entry.offset + entry.frames]
 
 
-def encode_batch(encoder: nn.Module, audio: Tensor, lengths: Tensor, tail_chunks: int, bf16: bool) -> Tensor:
+def encode_batch(
+    encoder: nn.Module, audio: Tensor, lengths: Tensor, tail_chunks: int, bf16: bool, delay: int = 0
+) -> Tensor:
     """audio [B, N] -> frames [B, (C + tail) * F, D] float32, zeros behind every utterance as at a flush."""
     size = encoder.chunk_samples
     chunks = -(-audio.shape[1] // size) + (
@@ -174,4 +178,4 @@ def encode_batch(encoder: nn.Module, audio: Tensor, lengths: Tensor, tail_chunks
     where = device_of(encoder)
     audio = nn.functional.pad(audio.to(where), (0, chunks * size - audio.shape[1]))
     with autocast(where, bf16):
-        return encoder(audio, lengths.to(where)).float()
+        return encoder(audio, lengths.to(where), delay=delay).float()

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ class DistillTask(nn.Module):
             raise UserError("a distill run needs `model` and `teacher`")
         self.config = config
         self.model = _EncoderOnly(config.model)
-        offline = dataclasses.replace(config.model.encoder, full_context=True, lookahead=(), dropout=0.0)
+        offline = config.model.encoder.offline()
         teacher = build_encoder(offline, config.model.chunk_ms)
         init_from(teacher, config.teacher, "encoder.")
         # kept out of the module tree: it is neither trained nor saved
@@ -78,7 +79,10 @@ class DistillTask(nn.Module):
         return len(self.data.plan(epoch))
 
     def epoch(self, epoch: int, start: int) -> Iterator[AudioBatch | None]:
-        return self.data.epoch(epoch, start)
+        """Batches, each at a delay that all processes agree on."""
+        for number, batch in enumerate(self.data.epoch(epoch, start), start):
+            delay = np.random.default_rng((self.config.seed, epoch, number, 5)).choice(self.config.model.delays)
+            yield batch and dataclasses.replace(batch, delay=int(delay))
 
     def count(self, batch: AudioBatch) -> int:
         """Frames that count: those within the utterances."""
@@ -91,7 +95,9 @@ class DistillTask(nn.Module):
     def forward(self, batch: AudioBatch) -> tuple[Tensor, dict[str, float]]:
         encoder = self.model.encoder
         tail = round(self.config.teacher_tail * SAMPLE_RATE)
-        frames = encoder(pad_to_chunks(batch.audio, encoder.chunk_samples, encoder.lookahead_chunks)).float()
+        shift = encoder.shift(batch.delay)
+        heard = pad_to_chunks(batch.audio, encoder.chunk_samples, encoder.lookahead_chunks + shift)
+        frames = encoder(heard, delay=batch.delay).float()[:, shift * encoder.frames_per_chunk :]
         with torch.no_grad():
             heard = pad_to_chunks(nn.functional.pad(batch.clean, (0, tail)), encoder.chunk_samples, 0)
             target = self._teacher[0](heard, batch.lengths + tail).float()[:, : frames.shape[1]]
@@ -99,14 +105,18 @@ class DistillTask(nn.Module):
         return frame_error(frames, target, inside), {}
 
     def evaluate(self) -> dict[str, float]:
-        total = count = 0.0
-        for batch in self.dev:
-            where = device_of(self.model)
-            with autocast(where, self.config.optim.bf16):
-                total += float(self(moved(batch, where))[0])
-            count += self.count(batch)
-        loss = total / max(count, 1)
-        return {"score": loss, "loss": loss}
+        """`score`: the mean of the losses at each delay that makes a difference to the encoder."""
+        delays = {self.model.encoder.shift(d): d for d in sorted(self.config.model.delays, reverse=True)}
+        where, losses = device_of(self.model), {}
+        for delay in sorted(delays.values()):
+            total = count = 0.0
+            for batch in self.dev:
+                with autocast(where, self.config.optim.bf16):
+                    total += float(self(moved(dataclasses.replace(batch, delay=delay), where))[0])
+                count += self.count(batch)
+            losses[f"loss_{delay}"] = total / max(count, 1)
+        score = sum(losses.values()) / len(losses)
+        return {"score": score, "loss": score, **losses}
 
     def files(self) -> dict[str, Any]:
         return {"model.safetensors": dict(self.model.state_dict()), "model.json": to_dict(self.config.model)}

@@ -29,7 +29,7 @@ PIECES = 1024
 class _Offline(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
-        encoder = dataclasses.replace(config.encoder, full_context=True, lookahead=(), dropout=0.0)
+        encoder = config.encoder.offline()
         self.encoder = build_encoder(encoder, config.chunk_ms)
         decoder = dataclasses.replace(config.decoder, frame_chunks=CHUNKS, window=PIECES, dropout=0.0)
         self.decoder = LlamaDecoder(

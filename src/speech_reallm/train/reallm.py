@@ -1,7 +1,6 @@
 """Training the recogniser: cross-entropy on the interleaving of one fixed alignment.
 
-Either jointly from audio or on cached frames: those of a frozen encoder (hundreds of times real time), or those
-between its frozen lower and its trained upper layers.
+Either jointly from audio or on the cached frames of a frozen encoder (hundreds of times real time).
 """
 
 from __future__ import annotations
@@ -105,13 +104,14 @@ class ReaLLMTask(nn.Module):
         self.augment = SpecAugment(config.data.augment)
         self.rank, self.world = world()
         self.tail = max(model.delays)
-        self.depth = config.frozen_layers
-        if (config.splice_share or self.depth is not None) and not config.cache:
-            raise UserError("splice_share and frozen_layers work on cached frames: name a folder as `cache`")
+        if config.splice_share and not config.cache:
+            raise UserError("splice_share works on cached frames: name a folder as `cache`")
         self.cache: FrameCache | None = None
         self.data: AudioBatches | None = None
         if config.cache:
-            encoder = self._lower().eval()
+            if config.optim.encoder_lr_scale:
+                raise UserError("`cache` needs a frozen encoder: set optim.encoder_lr_scale to 0")
+            encoder = self.model.encoder.eval()
             for parameter in encoder.parameters():
                 parameter.requires_grad_(False)
             self.cache = FrameCache(
@@ -131,21 +131,6 @@ class ReaLLMTask(nn.Module):
             self.text = TextWindows(config.text, self.tokenizer, Path(config.out), config.seed, size)
         self.dev = DevSet(config.data) if config.data.dev else None
         self._dev_frames: list[Tensor] = []
-
-    def _lower(self) -> nn.Module:
-        """What is frozen of the encoder. Raises UserError when the configuration trains it."""
-        encoder = self.model.encoder
-        if self.depth is None:
-            if self.config.optim.encoder_lr_scale:
-                raise UserError("`cache` needs a frozen encoder: set optim.encoder_lr_scale to 0, or frozen_layers")
-            return encoder
-        if not hasattr(encoder, "lower"):
-            raise UserError("frozen_layers: only encoders of kind waveform can be divided")
-        return encoder.lower(self.depth)
-
-    def _upper(self, frames: Tensor) -> Tensor:
-        """Cached frames -> frames of the whole encoder. [B, C * F, D] both"""
-        return frames if self.depth is None else self.model.encoder.upper(frames, self.depth)
 
     # -- batches
 
@@ -198,7 +183,7 @@ class ReaLLMTask(nn.Module):
         if len(batch) <= self.rank:
             return None
         model = self.config.model
-        delays = rng.choice(model.delays, len(batch))[self.rank :: self.world]
+        delays = self._delays(len(batch), rng)[self.rank :: self.world]
         if self.data is not None:
             audio = self.data.load(batch, epoch)
             size = model.chunk_samples
@@ -223,11 +208,18 @@ class ReaLLMTask(nn.Module):
             sequences.append(self._interleave(labels, sum(e.own for e in entries) // per, int(delay), rng))
         return self._collate(sequences, delays, frames=self._pad(rows))
 
+    def _delays(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """A delay for each of `count` utterances; one for all where it is the encoder's business."""
+        model = self.config.model
+        if model.encoder.delayed_chunks:
+            return np.full(count, rng.choice(model.delays))
+        return rng.choice(model.delays, count)
+
     def _splice(self, batch: list[tuple[int, ...]], rng: np.random.Generator) -> ReaLLMBatch | None:
         """Spliced utterances, about as long as those of the batch."""
         model, per = self.config.model, self.model.encoder.frames_per_chunk
         seconds = [sum(self.cache.entries[i].seconds for i in example) for example in batch]
-        delays = rng.choice(model.delays, len(seconds))
+        delays = self._delays(len(seconds), rng)
         rows, sequences = [], []
         for wanted, delay in list(zip(seconds, delays, strict=True))[self.rank :: self.world]:
             frames, pieces, ends = self.splicer.utterance(wanted, rng)
@@ -288,9 +280,9 @@ class ReaLLMTask(nn.Module):
             return text_loss(self.model.decoder, batch), {}
         augment = self.augment if self.augment and self.training else None
         if batch.audio is not None:
-            frames = self.model.encoder(batch.audio, augment=augment)
+            frames = self.model.encoder(batch.audio, augment=augment, delay=int(batch.delay[0]))
         else:
-            frames = self._upper(augment(batch.frames) if augment else batch.frames)
+            frames = augment(batch.frames) if augment else batch.frames
         pieces = batch.pieces
         if self.training and self.config.piece_noise:
             hit = (torch.rand(pieces.shape, device=pieces.device) < self.config.piece_noise) & (pieces >= 0)
@@ -311,9 +303,10 @@ class ReaLLMTask(nn.Module):
         self, batch: ReaLLMBatch, frames: Tensor, logits: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What the teacher adds to the loss: its frames, and its opinions of the pieces written."""
-        teacher, config = self.teacher, self.config
+        teacher, config, encoder = self.teacher, self.config, self.model.encoder
+        frames = frames[:, encoder.shift(int(batch.delay[0])) * encoder.frames_per_chunk :]
         target = teacher.frames(batch.clean, batch.lengths)
-        hop = self.model.encoder.chunk_samples // self.model.encoder.frames_per_chunk
+        hop = encoder.chunk_samples // encoder.frames_per_chunk
         size = min(target.shape[1], frames.shape[1])
         inside = torch.arange(size, device=frames.device)[None] < ((batch.lengths + hop - 1) // hop)[:, None]
         error = frame_error(frames[:, :size], target[:, :size], inside) / inside.sum()
@@ -349,23 +342,19 @@ class ReaLLMTask(nn.Module):
     def evaluate(self) -> dict[str, float]:
         if self.dev is None:
             return {"score": 0.0}
-        model = self.config.model
-        hypotheses = []
-        encoder = self._lower() if self.cache else self.model.encoder
+        model, encoder = self.config.model, self.model.encoder
+        delay, hypotheses = model.default_delay, []
         if not self._dev_frames or not self.cache:
             self._dev_frames = [
-                encode_batch(encoder, audio, lengths, self.tail, self.config.optim.bf16)
+                encode_batch(encoder, audio, lengths, self.tail, self.config.optim.bf16, delay)
                 for audio, lengths in self.dev.batches()
             ]
         where = device_of(self.model)
         # what decoding makes for itself, caches and counters, has to be where the model is
         with contextlib.nullcontext() if where.type == "cpu" else where:
             for frames, (_, lengths) in zip(self._dev_frames, self.dev.batches(), strict=True):
-                chunks = (lengths + model.chunk_samples - 1) // model.chunk_samples + model.default_delay
-                delay = torch.full((len(lengths),), model.default_delay)
-                with autocast(where, self.config.optim.bf16):
-                    frames = self._upper(frames).float()
-                pieces = self.model.greedy(frames, chunks.to(where), delay)
+                chunks = (lengths + model.chunk_samples - 1) // model.chunk_samples + delay
+                pieces = self.model.greedy(frames, chunks.to(where), torch.full((len(lengths),), delay))
                 hypotheses += [self.tokenizer.decode(ids) for ids in pieces]
         wer = error_rate(self.dev.texts, hypotheses)
         return {"score": wer, "wer": wer}
