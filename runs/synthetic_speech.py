@@ -63,6 +63,10 @@ def main() -> None:
             voice = pick(rng, voices, args.engine)
             shift = rng.choice(SHIFTS[args.engine])
             speed = rng.choice([0.9, 1.0, 1.0, 1.1, 1.2])
+            speaker = voice if shift == 1.0 else f"{voice}-{shift}"
+            name = f"{speaker.replace('*', '-')}-{hashlib.sha1(f'{speaker}{speed}{text}'.encode()).hexdigest()[:10]}"
+            if (args.out / f"{name}.opus").exists():
+                continue
             try:
                 audio = voices.say(text, voice, speed / shift)
             except (ValueError, KeyError, IndexError, subprocess.CalledProcessError) as err:
@@ -71,8 +75,6 @@ def main() -> None:
                 continue
             audio = soxr.resample(audio, RATE * shift, 16000)
             audio *= 10 ** (rng.uniform(-14, -1) / 20) / max(float(np.abs(audio).max()), 1e-4)
-            speaker = voice if shift == 1.0 else f"{voice}-{shift}"
-            name = f"{speaker.replace('*', '-')}-{hashlib.sha1(f'{speaker}{speed}{text}'.encode()).hexdigest()[:10]}"
             soundfile.write(
                 args.out / f"{name}.opus", audio, 16000, format="OGG", subtype="OPUS", compression_level=0.8
             )

@@ -172,6 +172,8 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     # join several utterances of a speaker, up to max_seconds, with this probability
     concatenate_prob: float = 0.0
+    # distill: cut an example into stretches and shuffle these with this probability: sounds in an order never heard before
+    shuffle_prob: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,9 +221,6 @@ class TrainConfig:
     cache: str | None = None
     # reallm: probability of replacing a fed-back piece by a random one (exposure bias)
     piece_noise: float = 0.0
-    # reallm: probability that a piece is placed one chunk late: decoding waits now and then where no alignment does,
-    # and has to find its way from there
-    jitter: float = 0.0
     # reallm, reading decoders: probability that the path leaves the alignment at a piece, by being some chunks late or
     # one early; what should be said stays what it is, so the decoder learns to find its way back
     stray: float = 0.0
@@ -233,9 +232,6 @@ class TrainConfig:
     # reallm with `cache`: share of steps on spliced speech, words of the recordings in the order of `text`
     splice_share: float = 0.0
     label_smoothing: float = 0.0
-    # reallm: weight of a second loss, on naming the piece that is being said from each encoder frame alone: the encoder
-    # goes on learning where the decoder could guess from the text before
-    frame_loss: float = 0.0
     seed: int = 1
     eval_minutes: float = 5.0
     save_minutes: float = 2.0

@@ -42,7 +42,8 @@ def make_run(folder: Path, kind: str) -> Path:
     )
     config = ModelConfig(
         encoder=EncoderConfig(
-            kind="waveform" if reads else kind, layers=2, dim=DIM, heads=2, ffn=2 * DIM, left_chunks=2, lookahead=(1,)
+            kind="conformer" if kind == "conformer" else "waveform", layers=2, dim=DIM, heads=2, ffn=2 * DIM, left_chunks=2,
+            **({"lookahead": (1,)} if kind == "conformer" else {"right_chunks": 1, "delayed_chunks": 1}),
         ),
         decoder=decoder,
         vocab_size=VOCAB,
@@ -84,7 +85,7 @@ def compare_encoder(folder: Path) -> float:
     names = [o.name for o in session.get_outputs()]
     with torch.no_grad():
         for chunk in audio.split(model.config.chunk_samples, dim=1):
-            frames, state = model.encoder.step(chunk, state)
+            frames, state = model.encoder.step(chunk, state, delay)
             expected = model.embed_speech(frames, delay)[:, 0]
             feed = {f"state.{n}": v for n, v in theirs.items()}
             out = dict(

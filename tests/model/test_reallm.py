@@ -12,7 +12,7 @@ from speech_reallm.tokenizer import START
 
 ENCODERS = {
     "waveform": EncoderConfig(
-        kind="waveform", layers=2, dim=16, heads=2, ffn=32, left_chunks=2, lookahead=(1,)
+        kind="waveform", layers=2, dim=16, heads=2, ffn=32, left_chunks=2, right_chunks=1, delayed_chunks=1
     ),
     "conformer": EncoderConfig(
         kind="conformer", layers=2, dim=16, heads=2, ffn=32, left_chunks=2, lookahead=(1,)
@@ -53,11 +53,11 @@ def test_streaming_equals_forward(kind, chunk_ms):
     made = interleave([7, 8, 9, 10, 11], [0, 0, 2, 5, 5], chunks, delay, model.config.blank_id)
     pieces, where = torch.from_numpy(made.pieces)[None], torch.from_numpy(made.chunks)[None]
     with torch.no_grad():
-        whole = torch.log_softmax(model(model.encoder(audio), torch.tensor([delay]), pieces, where), -1)
+        whole = torch.log_softmax(model(model.encoder(audio, delay=delay), torch.tensor([delay]), pieces, where), -1)
         state = model.init_state(1)
         embeddings = []
         for chunk in audio.split(size, dim=1):
-            frames, state.encoder = model.encoder.step(chunk, state.encoder)
+            frames, state.encoder = model.encoder.step(chunk, state.encoder, torch.tensor([delay]))
             embeddings.append(model.embed_speech(frames, torch.tensor([delay]))[:, 0])
         embeddings = embeddings[ahead:]
         ring = state.cache_k.shape[2]
@@ -81,11 +81,11 @@ def test_streaming_equals_forward_for_a_decoder_that_reads_frames(frame_chunks, 
     made = interleave([7, 8, 9, 10, 11, 12], [0, 0, 2, 5, 5, 7], chunks, delay, blank)
     pieces, where = torch.from_numpy(made.pieces)[None], torch.from_numpy(made.chunks)[None]
     with torch.no_grad():
-        whole = torch.log_softmax(model(model.encoder(audio), torch.tensor([delay]), pieces, where), -1)
+        whole = torch.log_softmax(model(model.encoder(audio, delay=delay), torch.tensor([delay]), pieces, where), -1)
         state = model.init_state(1)
         heard = []
         for chunk in audio.split(size, dim=1):
-            frames, state.encoder = model.encoder.step(chunk, state.encoder)
+            frames, state.encoder = model.encoder.step(chunk, state.encoder, torch.tensor([delay]))
             heard.append(frames)
         heard = heard[ahead:]
         ring, piece = state.cache_k.shape[2], torch.tensor([START])

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech_reallm.config import EncoderConfig
-from speech_reallm.errors import UserError
 from speech_reallm.model.waveform import MEMORY, WaveformEncoder
 
 TINY = EncoderConfig(kind="waveform", layers=3, dim=16, heads=2, ffn=32, left_chunks=2)
 
 
-def stream(encoder: WaveformEncoder, audio: torch.Tensor) -> torch.Tensor:
+def stream(encoder: WaveformEncoder, audio: torch.Tensor, delay: torch.Tensor | None = None) -> torch.Tensor:
     """Frames of all chunks, by step()."""
     state, frames = encoder.init_state(len(audio)), []
     for chunk in audio.split(encoder.chunk_samples, dim=1):
-        out, state = encoder.step(chunk, state)
+        out, state = encoder.step(chunk, state, delay)
         frames.append(out)
     return torch.cat(frames[encoder.lookahead_chunks :], 1)
 
@@ -28,47 +26,48 @@ def stream(encoder: WaveformEncoder, audio: torch.Tensor) -> torch.Tensor:
 @settings(max_examples=15, deadline=None)
 @given(
     left=st.integers(0, 4),
-    lookahead=st.lists(st.integers(0, 1), max_size=3),
+    right=st.integers(0, 2),
+    delayed=st.integers(0, 2),
     chunk_ms=st.sampled_from([120, 240, 480]),
     chunks=st.integers(1, 9),
-    batch=st.integers(1, 3),
+    delays=st.lists(st.integers(0, 3), min_size=1, max_size=3),
     seed=st.integers(0, 99),
 )
-def test_step_over_any_chunking_equals_forward(left, lookahead, chunk_ms, chunks, batch, seed):
+def test_step_over_any_chunking_equals_forward(left, right, delayed, chunk_ms, chunks, delays, seed):
+    """Streams of any delays in one batch."""
     torch.manual_seed(seed)
-    config = dataclasses.replace(TINY, left_chunks=left, lookahead=tuple(lookahead))
+    config = dataclasses.replace(TINY, left_chunks=left, right_chunks=right, delayed_chunks=delayed)
     encoder = WaveformEncoder(config, chunk_ms).eval()
-    audio = torch.randn(batch, (chunks + encoder.lookahead_chunks) * encoder.chunk_samples) * 0.1
+    per, extra = encoder.frames_per_chunk, max(delays)
+    audio = torch.randn(len(delays), (chunks + extra + encoder.lookahead_chunks) * encoder.chunk_samples) * 0.1
     with torch.no_grad():
-        whole = encoder(audio)
-        assert whole.shape == (batch, chunks * encoder.frames_per_chunk, 16)
-        torch.testing.assert_close(stream(encoder, audio), whole, atol=2e-5, rtol=1e-4)
+        streamed = stream(encoder, audio, torch.tensor(delays))
+        assert streamed.shape == (len(delays), (chunks + extra) * per, 16)
+        for row, delay in enumerate(delays):
+            whole = encoder(audio[row : row + 1], delay=delay)
+            assert whole.shape == (1, (chunks + extra) * per, 16)
+            torch.testing.assert_close(streamed[row : row + 1], whole, atol=2e-5, rtol=1e-4)
+            assert not whole[:, : min(delay, delayed) * per].any()
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_lower_and_upper_layers_make_the_whole(depth):
+def test_unlimited_context_is_that_of_the_offline_encoder():
+    """With all of an utterance to the right of every chunk, frames are the offline ones (but for the statistics)."""
     torch.manual_seed(0)
-    encoder = WaveformEncoder(dataclasses.replace(TINY, lookahead=(1,))).eval()
-    audio = torch.randn(2, 7 * encoder.chunk_samples) * 0.1
+    encoder = WaveformEncoder(dataclasses.replace(TINY, right_chunks=5)).eval()
+    offline = WaveformEncoder(TINY.offline()).eval()
+    offline.load_state_dict(encoder.state_dict())
+    audio = torch.randn(1, 6 * encoder.chunk_samples) * 0.1
     with torch.no_grad():
-        divided = encoder.upper(encoder.lower(depth)(audio), depth)
-        torch.testing.assert_close(divided, encoder(audio))
-    with pytest.raises(UserError, match="frozen_layers: from 1"):
-        encoder.lower(0)
-
-
-def test_training_and_inference_attention_agree():
-    torch.manual_seed(0)
-    encoder = WaveformEncoder(dataclasses.replace(TINY, lookahead=(1, 1)))
-    audio = torch.randn(2, 12 * encoder.chunk_samples) * 0.1
-    with torch.no_grad():
-        fused = encoder(audio)
-    torch.testing.assert_close(encoder(audio).detach(), fused, atol=1e-5, rtol=1e-4)
+        # the same front for both
+        front = offline._front(audio, torch.tensor([6]))
+        encoder._front = lambda audio: front
+        first = encoder(audio)
+        torch.testing.assert_close(first, offline(audio)[:, : first.shape[1]], atol=1e-5, rtol=1e-4)
 
 
 def test_frames_use_no_audio_beyond_the_lookahead():
     torch.manual_seed(0)
-    encoder = WaveformEncoder(dataclasses.replace(TINY, lookahead=(1,))).eval()
+    encoder = WaveformEncoder(dataclasses.replace(TINY, right_chunks=1)).eval()
     size, frames = encoder.chunk_samples, encoder.frames_per_chunk
     audio = torch.randn(1, 9 * size) * 0.1
     other = audio.clone()
@@ -82,7 +81,7 @@ def test_frames_use_no_audio_beyond_the_lookahead():
 
 def test_a_row_of_a_batch_equals_the_row_alone():
     torch.manual_seed(0)
-    encoder = WaveformEncoder(dataclasses.replace(TINY, lookahead=(1,))).eval()
+    encoder = WaveformEncoder(dataclasses.replace(TINY, right_chunks=1)).eval()
     audio = torch.randn(3, 6 * encoder.chunk_samples) * torch.tensor([[0.01], [0.1], [0.5]])
     with torch.no_grad():
         together = encoder(audio)

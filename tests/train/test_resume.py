@@ -21,10 +21,7 @@ SPEEDS = {**AUGMENT, "speeds": [0.9, 1.0, 1.1]}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "audio": ("reallm", {"data__augment": SPEEDS, "piece_noise": 0.1, "data__concatenate_prob": 0.5}),
     "frames": ("reallm", {"data__augment": AUGMENT, "cache": True, "piece_noise": 0.1}),
-    "upper": (
-        "reallm",
-        {"cache": True, "frozen_layers": 1, "text": True, "splice_share": 0.5, "frame_loss": 0.3, "jitter": 0.3},
-    ),
+    "spliced": ("reallm", {"cache": True, "text": True, "splice_share": 0.5}),
     "text": ("lm", {}),
     "mixed": ("reallm", {"cache": True, "text": True, "text_share": 0.5}),
     "accumulated": ("ctc", {"data__augment": AUGMENT, "optim__accumulate": 3, "cache": True}),
@@ -50,7 +47,7 @@ def case(name: str, corpus: Corpus, out: Path) -> dict[str, Any]:
     changes = dict(changes)
     if "cache" in changes:
         changes["cache"] = str(out.parent / "cache")
-        changes["optim__encoder_lr_scale"] = float("frozen_layers" in changes)
+        changes["optim__encoder_lr_scale"] = 0.0
     if "text" in changes:
         changes["text"] = [str(corpus.text)]
     return tiny(task, corpus, out, **changes)

@@ -129,10 +129,10 @@ def test_cache_of_another_encoder_is_refused(corpus: Corpus, tmp_path: Path) -> 
     trained = {**data, "optim": {**data["optim"], "encoder_lr_scale": 1.0}}
     with pytest.raises(UserError, match="frozen encoder"):
         make(trained)
-    with pytest.raises(UserError, match="frozen_layers: from 1"):
-        make({**trained, "frozen_layers": 0})
-    with pytest.raises(UserError, match="work on cached frames"):
-        make({**trained, "frozen_layers": 1, "cache": None})
+    with pytest.raises(UserError, match="works on cached frames"):
+        make({**trained, "splice_share": 0.5, "cache": None})
+    with pytest.raises(UserError, match="other frames at each delay"):
+        make({**data, "model": {**data["model"], "encoder": {**data["model"]["encoder"], "delayed_chunks": 1}}})
 
 
 def test_an_offline_recogniser_teaches(corpus: Corpus, tmp_path: Path) -> None:
@@ -163,17 +163,6 @@ def test_only_a_reading_decoder_is_taught_or_strays(corpus: Corpus, tmp_path: Pa
     run(tiny("ctc", corpus, tmp_path / "encoder", optim__steps=1))
     with pytest.raises(UserError, match="has no decoder"):
         make(tiny("reallm", corpus, tmp_path / "a", **settings, teacher=str(tmp_path / "encoder")))
-
-
-def test_frozen_layers_stay_and_those_above_learn(corpus: Corpus, out: Path) -> None:
-    data = tiny("reallm", corpus, out, cache=str(out.parent / "cache"), frozen_layers=1)
-    _, task = make(data)
-    before = {name: value.clone() for name, value in task.model.state_dict().items()}
-    run(data)
-    after = load_file(out / "best" / "model.safetensors")
-    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
-    assert {name.split(".")[2] for name in moved if name.startswith("encoder.layers.")} == {"1"}
-    assert "encoder.conv1.weight" not in moved and "encoder.norm.weight" in moved
 
 
 def test_missing_alignment_says_what_to_do(corpus: Corpus, out: Path) -> None:

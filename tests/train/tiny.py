@@ -18,10 +18,10 @@ from speech_reallm.train.loop import train
 from speech_reallm.train.run import make_task
 
 ENCODER = {
-    "kind": "waveform", "layers": 2, "dim": 32, "heads": 2, "ffn": 64, "left_chunks": 4, "lookahead": [1],
+    "kind": "waveform", "layers": 2, "dim": 32, "heads": 2, "ffn": 64, "left_chunks": 4, "right_chunks": 1,
     "dropout": 0.1,
 }  # fmt: skip
-CONFORMER = {**ENCODER, "kind": "conformer", "layers": 1, "conv_kernel": 5}
+CONFORMER = {**ENCODER, "kind": "conformer", "layers": 1, "conv_kernel": 5, "right_chunks": 0, "lookahead": [1]}
 DECODER = {"layers": 2, "dim": 32, "heads": 2, "ffn": 64, "window": 64, "dropout": 0.1}
 NEVER = 1e9
 
@@ -42,7 +42,7 @@ def tiny(task: str, corpus: Corpus, out: Path, **changes: Any) -> dict[str, Any]
         "log_steps": 1,
     }
     if task == "ctc":
-        encoder = {**ENCODER, "lookahead": [], "full_context": True}
+        encoder = {**ENCODER, "right_chunks": 0, "full_context": True}
         data["ctc"] = {"vocab_size": corpus.vocab, "head_layers": 1, "encoder": encoder}
     else:
         model = {"vocab_size": corpus.vocab, "encoder": ENCODER, "decoder": DECODER, "delays": [0, 1]}

@@ -18,10 +18,13 @@ import torch
 from lhotse.cut import Cut
 from torch import Tensor
 
-from ..config import DataConfig
+from ..config import SAMPLE_RATE, DataConfig
 from ..errors import UserError
 from .augment import Augmenter
 from .manifests import load_audio, load_manifest
+
+# of the utterances joined to another, the share of those without words, where there are such
+WORDLESS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +97,7 @@ class AudioBatches:
         self.by_speaker: dict[str, list[int]] = {}
         for i, cut in enumerate(self.cuts):
             self.by_speaker.setdefault(str(cut.supervisions[0].speaker), []).append(i)
+        self.wordless = [i for i, cut in enumerate(self.cuts) if not cut.supervisions[0].text]
 
     @property
     def hours(self) -> float:
@@ -111,12 +115,15 @@ class AudioBatches:
             chosen, total = [int(index)], self.cuts[index].duration
             if rng.random() < self.config.concatenate_prob:
                 mates = self.by_speaker[str(self.cuts[index].supervisions[0].speaker)]
-                while (
-                    self.cuts[mate := mates[rng.integers(len(mates))]].duration + total
-                    <= self.config.max_seconds
-                ):
-                    chosen.append(mate)
+                while True:
+                    pool = self.wordless if self.wordless and rng.random() < WORDLESS else mates
+                    mate = pool[rng.integers(len(pool))]
                     total += self.cuts[mate].duration
+                    if total > self.config.max_seconds:
+                        total -= self.cuts[mate].duration
+                        break
+                    chosen.append(mate)
+                rng.shuffle(chosen)
             examples.append(tuple(chosen))
             durations.append(total)
         batches = bucket(durations, self.config.batch_seconds, self.seed, epoch)
@@ -135,7 +142,25 @@ class AudioBatches:
         rng = item_rng(self.seed, epoch, indices[0])
         chosen = [self.augmenter.speed(self.cuts[i], rng) for i in indices]
         audio = np.concatenate([load_audio(c) for c in chosen])
+        if rng.random() < self.config.shuffle_prob:
+            audio = shuffled(audio, rng)
         return *self.augmenter.audio(audio, rng), chosen
+
+
+def shuffled(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """float32 [N] -> [N], cut into stretches of 0.6 to 2.4 s in a random order; they fade into each other within 8 ms."""
+    fade = SAMPLE_RATE // 125
+    cuts = np.cumsum(rng.uniform(0.6, 2.4, 1 + int(len(audio) / SAMPLE_RATE / 0.6)) * SAMPLE_RATE).astype(int)
+    parts = np.split(audio, cuts[cuts < len(audio) - fade])
+    ramp = np.linspace(0, 1, fade, dtype=np.float32)
+    result = []
+    for i in rng.permutation(len(parts)):
+        part = parts[i].copy()
+        if len(part) >= 2 * fade:
+            part[:fade] *= ramp
+            part[-fade:] *= ramp[::-1]
+        result.append(part)
+    return np.concatenate(result)
 
 
 def collate_audio(

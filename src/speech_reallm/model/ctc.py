@@ -26,7 +26,7 @@ class CTCTeacher(nn.Module):
         self.config = config
         self.encoder = build_encoder(config.encoder, config.chunk_ms)
         self.head = nn.ModuleList(
-            Layer(config.encoder, self.encoder.frames_per_chunk, 0) for _ in range(config.head_layers)
+            Layer(config.encoder, self.encoder.frames_per_chunk) for _ in range(config.head_layers)
         )
         self.norm = nn.LayerNorm(self.encoder.dim)
         self.project = nn.Linear(self.encoder.dim, config.vocab_size)

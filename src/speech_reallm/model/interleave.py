@@ -69,39 +69,49 @@ def interleave(
     return Interleaved(pieces=tokens, chunks=chunks, targets=targets)
 
 
+# a piece that is overdue by more chunks than this is given up: what was not made out must not hold up what follows
+PATIENCE = 5
+
+
 def due(
-    path: Interleaved, pieces: Sequence[int], end_chunks: Sequence[int], delay: int, blank: int
+    path: Interleaved, kept: np.ndarray, pieces: Sequence[int], end_chunks: Sequence[int], delay: int, blank: int
 ) -> np.ndarray:
     """What a reading decoder should answer at each position of a path, however it came there: int64 [T].
 
-    path: an interleaving of `pieces` that may write them earlier or later than they are due. A position's answer
-    depends on how many pieces are written and which chunk it is alone: the next piece if it is due by now, else BLANK.
+    path: an interleaving of those of `pieces` whose numbers are in `kept`, which may write them earlier or later than
+    they are due. A position's answer depends on the last piece written and the chunk alone: the first piece after it
+    that is due by now and not to be given up, else BLANK.
     """
-    written = np.cumsum(path.pieces >= 0)
-    chunk = np.maximum.accumulate(path.chunks)
     when = np.append(np.asarray(end_chunks, np.int64) + delay, np.iinfo(np.int64).max)
-    return np.where(when[written] <= chunk, np.append(np.asarray(pieces, np.int64), blank)[written], blank)
+    chunk = np.maximum.accumulate(path.chunks)
+    # the piece after the last one written, and the first that is not given up
+    following = np.append(0, kept + 1)[np.cumsum(path.pieces >= 0)]
+    following = np.maximum(following, np.searchsorted(when, chunk - PATIENCE))
+    return np.where(when[following] <= chunk, np.append(np.asarray(pieces, np.int64), blank)[following], blank)
 
 
-# how far a path strays: probabilities of being 1, 2, 3, 4 chunks late, and of a single chunk early
-_LATE, _EARLY = (0.4, 0.25, 0.2, 0.15), 0.3
+# how far a path strays: a chunk early, or late by one chunk and, each time as likely as here, one more
+_EARLY, _MORE, _LATEST = 0.3, 0.65, 12
 # pieces that it stays late for, at most
 _LONGEST = 6
 
 
-def strayed(end_chunks: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Where a path that strays now and then would place pieces that end in these chunks: int64 [U], in order.
+def strayed(end_chunks: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A path that strays now and then from pieces that end in these chunks, in order: what it writes, and where.
 
     Each piece begins a stretch of lateness, or is early, with probability `share`; what comes after a late piece
-    waits for it.
+    waits for it. A path that is so late that pieces are given up goes on behind them. Returns the numbers of the pieces
+    written and the chunks in which they then seem to end, both int64 [K <= U].
     """
     shift = np.zeros(len(end_chunks), np.int64)
     for start in np.flatnonzero(rng.random(len(end_chunks)) < share):
         if rng.random() < _EARLY:
             shift[start] = -1
         else:
-            shift[start : start + rng.integers(1, _LONGEST + 1)] = 1 + rng.choice(len(_LATE), p=_LATE)
-    return np.maximum.accumulate(np.maximum(end_chunks + shift, 0))
+            shift[start : start + rng.integers(1, _LONGEST + 1)] = min(rng.geometric(1 - _MORE), _LATEST)
+    where = np.maximum.accumulate(np.maximum(end_chunks + shift, 0))
+    kept = np.flatnonzero(where - end_chunks <= PATIENCE)
+    return kept, where[kept]
 
 
 def deinterleave(targets: Sequence[int], blank: int) -> tuple[list[int], list[int]]:
@@ -124,20 +134,3 @@ def end_chunks(ends: Sequence[float], chunk_ms: int, n_chunks: int) -> list[int]
         low = min(max(low, int(np.ceil(round(end * 1000, 3) / chunk_ms)) - 1), n_chunks - 1)
         result.append(low)
     return result
-
-
-def frame_targets(
-    pieces: Sequence[int], ends: Sequence[float], frame_seconds: float, n_frames: int, blank: int, span: int
-) -> np.ndarray:
-    """What is being said in each frame: int64 [n_frames].
-
-    A piece is said in the frames up to its end (seconds), from the end of the one before, but not longer than `span`
-    frames; whatever lies between is blank.
-    """
-    targets = np.full(n_frames, blank, np.int64)
-    before = 0
-    for piece, end in zip(pieces, ends, strict=True):
-        last = min(max(round(end / frame_seconds), before), n_frames)
-        targets[max(before, last - span) : last] = piece
-        before = last
-    return targets

@@ -17,7 +17,7 @@ class DevSet:
 
     def __init__(self, data: DataConfig, batch_seconds: float = 120.0):
         plain = dataclasses.replace(
-            data, train=(data.dev,), weights=None, augment=AugmentConfig(), concatenate_prob=0.0,
+            data, train=(data.dev,), weights=None, augment=AugmentConfig(), concatenate_prob=0.0, shuffle_prob=0.0, speaker_balance=0.0,
             max_seconds=40.0, batch_seconds=batch_seconds,
         )  # fmt: skip
         source = AudioBatches(plain, 0)

@@ -65,7 +65,7 @@ class DistillTask(nn.Module):
                 train=(config.data.dev,),
                 weights=None,
                 augment=type(config.data.augment)(),
-                concatenate_prob=0.0,
+                concatenate_prob=0.0, shuffle_prob=0.0, speaker_balance=0.0,
             )
             batches = AudioBatches(dev, 0)
             plan, taken = batches.plan(0), 0

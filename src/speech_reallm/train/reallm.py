@@ -22,7 +22,7 @@ from ..data.augment import SpecAugment
 from ..data.batches import AudioBatches, bucket, epoch_order, pad_to_chunks, prefetch
 from ..device import autocast, device_of, own_device
 from ..errors import UserError
-from ..model.interleave import Interleaved, due, end_chunks, frame_targets, interleave, strayed
+from ..model.interleave import Interleaved, due, end_chunks, interleave, strayed
 from ..model.reallm import ReaLLM
 from ..tokenizer import START, Tokenizer
 from .cache import FrameCache, encode_batch
@@ -41,8 +41,7 @@ IGNORE = -100
 class ReaLLMBatch:
     """Frames [B, T, D] or audio [B, N]; delay [B] chunks; interleaving [B, P] (targets IGNORE beyond the end).
 
-    `said` [B, T'] is what frame_targets() says of each utterance's own frames, IGNORE beyond. `clean` [B, N] is the
-    audio without noise, of `lengths` [B] samples, for a teacher.
+    `clean` [B, N] is the audio without noise, of `lengths` [B] samples, for a teacher.
     """
 
     frames: Tensor | None = None
@@ -53,7 +52,6 @@ class ReaLLMBatch:
     pieces: Tensor
     chunks: Tensor
     targets: Tensor
-    said: Tensor
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -95,9 +93,6 @@ class ReaLLMTask(nn.Module):
             if config.cache or not self.model.reads:
                 raise UserError("a reallm run with `teacher` trains a reading decoder from audio, without `cache`")
             self.teacher = OfflineTeacher(config.teacher, model, self.tokenizer, config.teacher_tail)
-        if config.frame_loss:
-            # part of the training alone
-            self.model.frame_head = nn.Linear(self.model.encoder.dim, model.vocab_size)
         self.model.to(own_device())
         if config.stray and not self.model.reads:
             raise UserError("stray: only a reading decoder's answers do not depend on its path")
@@ -237,34 +232,29 @@ class ReaLLMTask(nn.Module):
             row[: len(frames)] = frames
         return torch.from_numpy(padded)
 
-    def _interleave(
-        self, labels: Labels, chunks: int, delay: int, rng: np.random.Generator
-    ) -> tuple[Interleaved, np.ndarray]:
-        """The interleaving, and what is said in each frame."""
-        model, per = self.config.model, self.model.encoder.frames_per_chunk
+    def _interleave(self, labels: Labels, chunks: int, delay: int, rng: np.random.Generator) -> Interleaved:
+        model, pieces = self.config.model, np.asarray(labels.pieces, np.int64)
         ends = np.array(end_chunks(labels.ends, model.chunk_ms, chunks), np.int64)
-        if self.config.jitter:
-            ends = np.maximum.accumulate(ends + (rng.random(len(ends)) < self.config.jitter))
-        path = strayed(ends, self.config.stray, rng) if self.config.stray else ends
-        sequence = interleave(labels.pieces, path, chunks, delay, model.blank_id, model.max_pieces_per_chunk)
+        kept, where = np.arange(len(ends)), ends
         if self.config.stray:
-            targets = due(sequence, labels.pieces, ends, delay, model.blank_id)
+            kept, where = strayed(ends, self.config.stray, rng)
+        sequence = interleave(pieces[kept], where, chunks, delay, model.blank_id, model.max_pieces_per_chunk)
+        if self.config.stray:
+            targets = due(sequence, kept, pieces, ends, delay, model.blank_id)
             sequence = dataclasses.replace(sequence, targets=targets)
-        seconds = model.chunk_ms / 1000 / per
-        return sequence, frame_targets(labels.pieces, labels.ends, seconds, chunks * per, model.blank_id, per)
+        return sequence
 
     @staticmethod
-    def _collate(sequences: list, delays: np.ndarray, **inputs: Tensor) -> ReaLLMBatch:
+    def _collate(sequences: list[Interleaved], delays: np.ndarray, **inputs: Tensor) -> ReaLLMBatch:
         def pad(rows: list[np.ndarray], value: int) -> Tensor:
             tensors = [torch.from_numpy(row) for row in rows]
             return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
 
         return ReaLLMBatch(
             delay=torch.as_tensor(delays),
-            pieces=pad([s.pieces for s, _ in sequences], -1),
-            chunks=pad([s.chunks for s, _ in sequences], -1),
-            targets=pad([s.targets for s, _ in sequences], IGNORE),
-            said=pad([said for _, said in sequences], IGNORE),
+            pieces=pad([s.pieces for s in sequences], -1),
+            chunks=pad([s.chunks for s in sequences], -1),
+            targets=pad([s.targets for s in sequences], IGNORE),
             **inputs,
         )
 
@@ -289,11 +279,6 @@ class ReaLLMTask(nn.Module):
             pieces = torch.where(hit, torch.randint_like(pieces, 4, self.config.model.vocab_size), pieces)
         logits = self.model(frames, batch.delay, pieces, batch.chunks).float()
         loss, metrics = self._loss(logits, batch.targets)
-        if self.config.frame_loss and self.training:
-            said = self.model.frame_head(frames[:, : batch.said.shape[1]]).float()
-            mean = F.cross_entropy(said.flatten(0, 1), batch.said.flatten(), ignore_index=IGNORE)
-            metrics["frame_loss"] = mean.detach()
-            loss = loss + self.config.frame_loss * self.count(batch) * mean
         if self.teacher and self.training:
             taught, more = self._taught(batch, frames.float(), logits)
             loss, metrics = loss + taught, metrics | more
@@ -360,9 +345,8 @@ class ReaLLMTask(nn.Module):
         return {"score": wer, "wer": wer}
 
     def files(self) -> dict[str, Any]:
-        weights = {k: v for k, v in self.model.state_dict().items() if not k.startswith("frame_head.")}
         return {
-            "model.safetensors": weights,
+            "model.safetensors": dict(self.model.state_dict()),
             "model.json": to_dict(self.config.model),
             "tokenizer.model": Path(self.config.data.tokenizer).read_bytes(),
         }
