@@ -1,8 +1,10 @@
-"""One endless stream against the utterances it is made of: word error rate, speed and memory.
+"""One long stream against the utterances it is made of: word error rate, speed and memory.
 
-    python benchmarks/long_form.py --minutes 20
+    python benchmarks/long_form.py --minutes 1 5 30
 
-Joins utterances of a manifest (every second one, so that speakers change) and transcribes them as one recording.
+For each length: utterances of one speaker, of as many speakers as have so much, and of all speakers in turn, are joined
+and transcribed as one recording, as often as the manifest gives (--repeats at most). The errors of the utterances
+themselves, each a stream of its own, stand beside.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ import argparse
 import json
 import resource
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from speech_reallm.audio import read_audio
 from speech_reallm.evaluate.wer import align, make_normalizer, total
@@ -34,32 +38,67 @@ def memory_mb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
+def groups(rows: list[dict], seconds: float, repeats: int) -> list[list[dict]]:
+    """Rows cut into recordings of `seconds`, in order; what is left at the end is not enough for one."""
+    result: list[list[dict]] = [[]]
+    for row in rows:
+        if sum(r["duration"] for r in result[-1]) >= seconds:
+            result.append([])
+        result[-1].append(row)
+    return [g for g in result if sum(r["duration"] for r in g) >= seconds][:repeats]
+
+
+def in_turn(rows: list[dict]) -> list[dict]:
+    """An utterance of each speaker, then the next of each, and so on."""
+    by_speaker: dict[str, list[dict]] = defaultdict(list)
+    for row in rows:
+        by_speaker[row["speaker"]].append(row)
+    turns = max(map(len, by_speaker.values()))
+    return [mine[i] for i in range(turns) for mine in by_speaker.values() if i < len(mine)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manifest", type=Path, default=Path("../shared/speech/librispeech-dev.jsonl"))
-    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 5, 30])
+    parser.add_argument("--repeats", type=int, default=8, help="recordings of a kind at most (default: %(default)s)")
     parser.add_argument("--model")
     args = parser.parse_args()
     normalize = make_normalizer("librispeech")
-    rows, seconds = [], 0.0
-    for line in args.manifest.read_text().splitlines()[::2]:
-        if seconds >= args.minutes * 60:
-            break
-        rows.append(json.loads(line))
-        seconds += rows[-1]["duration"]
-    audio = [read_audio(args.manifest.parent / row["audio"]) for row in rows]
-    texts = [normalize(row["text"]).split() for row in rows]
+    rows = [json.loads(line) for line in args.manifest.read_text().splitlines()]
+    speakers = sorted({row["speaker"] for row in rows})
+    recordings = []
+    for minutes in args.minutes:
+        alone = [g for s in speakers for g in groups([r for r in rows if r["speaker"] == s], 60 * minutes, 1)]
+        recordings += [(minutes, "one speaker", g) for g in alone[: args.repeats]]
+        recordings += [(minutes, "speakers in turn", g) for g in groups(in_turn(rows), 60 * minutes, args.repeats)]
+    needed = {row["id"]: row for _, _, group in recordings for row in group}
+    audio = {name: read_audio(args.manifest.parent / row["audio"]) for name, row in needed.items()}
+    texts = {name: normalize(row["text"]).split() for name, row in needed.items()}
     recognizer = Recognizer.load(args.model)
-    parts = [recognise(recognizer, a) for a in audio]
-    short = total(align(t, normalize(p).split()).counts for t, p in zip(texts, parts, strict=True)).wer
-    whole = np.concatenate(audio)
-    before, begun = memory_mb(), time.process_time()
-    heard = normalize(recognise(recognizer, whole)).split()
-    spent = time.process_time() - begun
-    joined = align([w for t in texts for w in t], heard).counts.wer
-    print(f"{len(rows)} utterances, {seconds / 60:.1f} min; one thread, processor time")
-    print(f"WER one by one {short:.1f} %, as one stream {joined:.1f} % ({joined / short:.2f} times)")
-    print(f"RTF {spent / seconds:.3f}; memory grew by {memory_mb() - before} MB")
+    work = tqdm(total=round(sum(map(len, audio.values())) / 16000 + sum(r["duration"] for *_, g in recordings for r in g)))
+    counts = {}
+    for name, samples in audio.items():
+        counts[name] = align(texts[name], normalize(recognise(recognizer, samples)).split()).counts
+        work.update(len(samples) // 16000)
+    joined, spent, heard, before = defaultdict(list), 0.0, 0.0, memory_mb()
+    for minutes, kind, group in recordings:
+        whole = np.concatenate([audio[row["id"]] for row in group])
+        begun = time.process_time()
+        text = normalize(recognise(recognizer, whole)).split()
+        spent, heard = spent + time.process_time() - begun, heard + len(whole) / 16000
+        truth = [w for row in group for w in texts[row["id"]]]
+        short = total(counts[row["id"]] for row in group)
+        joined[minutes, kind].append((align(truth, text).counts, short))
+        work.update(len(whole) // 16000)
+    work.close()
+    print("| minutes | recordings of | how many | words | WER in one stream, % | one by one, % | ratio |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    for (minutes, kind), both in joined.items():
+        one, short = (total(c for c in side).wer for side in zip(*both, strict=True))
+        words = total(c for c, _ in both).words
+        print(f"| {minutes:g} | {kind} | {len(both)} | {words:,} | {one:.1f} | {short:.1f} | {one / short:.2f} |")
+    print(f"RTF {spent / heard:.3f} (one thread, processor time); memory grew by {memory_mb() - before} MB")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tones import Corpus
 
 from speech_reallm.config import AugmentConfig
-from speech_reallm.data.augment import Augmenter, SpecAugment, add_noise, reverberate
+from speech_reallm.data.augment import Augmenter, SpecAugment, add_noise, coloured, reverberate
 from speech_reallm.data.manifests import load_audio, load_manifest
 
 
@@ -43,6 +43,20 @@ def test_silence_stays_silent_and_silent_noise_adds_nothing() -> None:
     audio = noise_of(1000)
     assert np.allclose(add_noise(audio, silence, 10.0, np.random.default_rng(0)), audio)
     assert not reverberate(silence, noise_of(100)).any()
+
+
+@pytest.mark.parametrize("samples", [1, 2, 1000, 48001])
+def test_colour_keeps_length_and_level_and_is_smooth(samples: int) -> None:
+    audio = noise_of(samples)
+    heard = coloured(audio, 6.0, np.random.default_rng(1))
+    assert heard.shape == audio.shape and np.isfinite(heard).all()
+    assert rms(heard) == pytest.approx(rms(audio), rel=1e-3)
+    assert not coloured(np.zeros(samples, np.float32), 6.0, np.random.default_rng(1)).any()
+    if samples > 40000:
+        gains = [20 * np.log10(np.abs(np.fft.rfft(x)[100:24000].reshape(-1, 100)).mean(1)) for x in (heard, audio)]
+        gain = gains[0] - gains[1]
+        assert 3 < gain.max() - gain.min() < 40
+        assert np.abs(np.diff(gain)).max() < 3
 
 
 def test_reverberation_keeps_length_level_and_time() -> None:

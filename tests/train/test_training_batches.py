@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from tones import Corpus
 
 from speech_reallm.config import DataConfig
-from speech_reallm.data.batches import AudioBatches, bucket, epoch_order, pad_to_chunks, prefetch
+from speech_reallm.data.batches import AudioBatches, bucket, epoch_order, pad_to_chunks, prefetch, shuffled
 from speech_reallm.errors import UserError
 
 durations = st.lists(st.floats(0.4, 30.0), max_size=60)
@@ -62,7 +64,7 @@ def test_epochs_differ_and_repeat() -> None:
 
 
 def config(corpus: Corpus, **changes: object) -> DataConfig:
-    return DataConfig(train=(str(corpus.plain),), **{"batch_seconds": 8.0, **changes})
+    return DataConfig(**{"train": (str(corpus.plain),), "batch_seconds": 8.0, **changes})
 
 
 def test_epoch_of_audio_takes_every_utterance_once(corpus: Corpus) -> None:
@@ -156,3 +158,44 @@ def test_prefetch_that_is_left_stops() -> None:
     while any(t.name.startswith("prefetch") for t in threading.enumerate()):
         time.sleep(0.01)
     assert len(loaded) < 20
+
+
+@given(st.integers(0, 100_000), st.integers(0, 9))
+def test_shuffled_audio_is_the_same_sounds_elsewhere(samples: int, seed: int) -> None:
+    audio = np.arange(1, samples + 1, dtype=np.float32)
+    mixed = shuffled(audio, np.random.default_rng(seed))
+    assert mixed.shape == audio.shape
+    # but for 8 ms at each end of a stretch, which fade
+    kept = mixed[np.isin(mixed, audio)]
+    stretches = 1 + samples / 9600
+    assert len(kept) >= samples - 2 * 128 * stretches
+    if samples > 60_000:
+        assert not np.array_equal(kept, np.sort(kept))
+
+
+def test_speakers_can_be_taken_alike(corpus: Corpus) -> None:
+    plain = AudioBatches(config(corpus), 1)
+    said = Counter(str(c.supervisions[0].speaker) for c in plain.cuts)
+    for balance in (0.0, 0.5, 1.0):
+        data = AudioBatches(config(corpus, speaker_balance=balance), 1)
+        weight: Counter[str] = Counter()
+        for cut, repeat in zip(data.cuts, data.repeats, strict=True):
+            weight[str(cut.supervisions[0].speaker)] += repeat
+        assert sum(weight.values()) == pytest.approx(len(plain.cuts))
+        for a in said:
+            for b in said:
+                assert weight[a] / weight[b] == pytest.approx((said[a] / said[b]) ** (1 - balance))
+
+
+def test_joined_utterances_have_pauses_of_those_without_words(corpus: Corpus, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in corpus.plain.read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row["audio"] = str(corpus.plain.parent / row["audio"])
+        if i % 4 == 0:
+            row |= {"text": "", "speaker": "nobody"}
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = AudioBatches(config(corpus, train=(str(mixed),), concatenate_prob=1.0, max_seconds=12.0), 1)
+    silent = {row["id"] for row in rows if not row["text"]}
+    joined = [[data.cuts[i].id in silent for i in example] for batch in data.plan(0) for example in batch]
+    assert sum(any(e) and not all(e) for e in joined) > len(joined) / 4

@@ -99,6 +99,8 @@ class ReaLLMTask(nn.Module):
         self.augment = SpecAugment(config.data.augment)
         self.rank, self.world = world()
         self.tail = max(model.delays)
+        if config.data.shuffle_prob:
+            raise UserError("data.shuffle_prob is for distill runs: labels do not follow the sounds")
         if config.splice_share and not config.cache:
             raise UserError("splice_share works on cached frames: name a folder as `cache`")
         self.cache: FrameCache | None = None
