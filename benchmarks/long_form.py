@@ -76,7 +76,8 @@ def main() -> None:
     audio = {name: read_audio(args.manifest.parent / row["audio"]) for name, row in needed.items()}
     texts = {name: normalize(row["text"]).split() for name, row in needed.items()}
     recognizer = Recognizer.load(args.model)
-    work = tqdm(total=round(sum(map(len, audio.values())) / 16000 + sum(r["duration"] for *_, g in recordings for r in g)))
+    seconds = sum(map(len, audio.values())) / 16000 + sum(r["duration"] for *_, group in recordings for r in group)
+    work = tqdm(total=round(seconds), unit="s")
     counts = {}
     for name, samples in audio.items():
         counts[name] = align(texts[name], normalize(recognise(recognizer, samples)).split()).counts

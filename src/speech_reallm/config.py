@@ -29,7 +29,8 @@ class EncoderConfig:
     ffn: int
     # attention reaches this many chunks back; None is the whole past
     left_chunks: int | None = 16
-    # waveform: chunks of right context, which every layer sees; and how many more where the stream's delay gives the time
+    # waveform: chunks of right context, which every layer sees, and how many more where the stream's delay gives the
+    # time
     right_chunks: int = 0
     delayed_chunks: int = 0
     # Conformer: chunks of look-ahead of each layer, first layer first; layers not named have none
@@ -162,7 +163,7 @@ class DataConfig:
     train: tuple[str, ...]
     dev: str | None = None
     weights: tuple[float, ...] | None = None
-    # within a manifest, speakers with many utterances are taken less often each: 0 every utterance as often, 1 every speaker
+    # utterances of speakers with many are taken less often: 0 every utterance of a manifest alike, 1 every speaker
     speaker_balance: float = 0.0
     tokenizer: str | None = None
     batch_seconds: float = 90.0
@@ -172,8 +173,16 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     # join several utterances of a speaker, up to max_seconds, with this probability
     concatenate_prob: float = 0.0
-    # distill: cut an example into stretches and shuffle these with this probability: sounds in an order never heard before
+    # distill: cut an example into stretches and shuffle these with this probability: an order of sounds never heard yet
     shuffle_prob: float = 0.0
+
+    def watched(self, **changes: Any) -> DataConfig:
+        """The dev utterances in the place of those to train on, each once and as it is."""
+        plain = DataConfig(
+            train=(self.dev,) if self.dev else (), batch_seconds=self.batch_seconds, max_seconds=self.max_seconds,
+            min_seconds=self.min_seconds, dev_utterances=self.dev_utterances,
+        )  # fmt: skip
+        return dataclasses.replace(plain, **changes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

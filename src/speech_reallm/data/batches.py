@@ -148,7 +148,7 @@ class AudioBatches:
 
 
 def shuffled(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """float32 [N] -> [N], cut into stretches of 0.6 to 2.4 s in a random order; they fade into each other within 8 ms."""
+    """float32 [N] -> [N], cut into stretches of 0.6 to 2.4 s in a random order, each with 8 ms to fade in and out."""
     fade = SAMPLE_RATE // 125
     cuts = np.cumsum(rng.uniform(0.6, 2.4, 1 + int(len(audio) / SAMPLE_RATE / 0.6)) * SAMPLE_RATE).astype(int)
     parts = np.split(audio, cuts[cuts < len(audio) - fade])

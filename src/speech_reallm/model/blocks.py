@@ -104,9 +104,9 @@ class BlockAttention(nn.Module):
     def step(
         self, x: Tensor, mask: Tensor, turn: Turn, chunk: Tensor, state: dict[str, Tensor], final: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """A block x [B, N F, D] that its chunk does not begin everywhere: `chunk` [B, F, 1] says which frames it is.
+        """A block x [B, N F, D] in which `chunk` [B, F, 1] says which frames are those of the chunk to be final.
 
-        mask: additive, [B, 1, 1, (left + N) F]. Returns [B, N F, D], or the chunk alone with `final`, and the new state.
+        mask: additive, [B, 1, 1, (left + N) F]. Returns [B, N F, D], with `final` [B, F, D], and the new state.
         """
         assert self.left is not None
         # reshaped with sizes that are known: ONNX would compute others anew in every layer
@@ -115,8 +115,12 @@ class BlockAttention(nn.Module):
         both = turn(both.reshape(-1, size, 2 * self.heads, self.head_dim))
         q, k = both.reshape(-1, size, 2 * self.dim).split(self.dim, -1)
         where = chunk.expand(-1, -1, self.dim)
-        new = {name: torch.cat((state[name][:, self.frames :], t.gather(1, where)), 1) for name, t in (("k", k), ("v", v))}
-        k, v = torch.cat((state["k"], k), 1), torch.cat((state["v"], v), 1)
+        before_k, before_v = state["k"], state["v"]
+        new = {
+            "k": torch.cat((before_k[:, self.frames :], k.gather(1, where)), 1),
+            "v": torch.cat((before_v[:, self.frames :], v.gather(1, where)), 1),
+        }
+        k, v = torch.cat((before_k, k), 1), torch.cat((before_v, v), 1)
         if final:
             q, size = q.gather(1, where), self.frames
         q = q.reshape(-1, size, self.heads, self.head_dim).transpose(1, 2) * self.head_dim**-0.5

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 from torch import Tensor
 
-from ..config import AugmentConfig, DataConfig
+from ..config import DataConfig
 from ..data.batches import AudioBatch, AudioBatches
 from ..evaluate.wer import align, make_normalizer, total
 
@@ -16,10 +15,7 @@ class DevSet:
     """The first `dev_utterances` of a random, fixed order of the dev manifest, in batches by length."""
 
     def __init__(self, data: DataConfig, batch_seconds: float = 120.0):
-        plain = dataclasses.replace(
-            data, train=(data.dev,), weights=None, augment=AugmentConfig(), concatenate_prob=0.0, shuffle_prob=0.0, speaker_balance=0.0,
-            max_seconds=40.0, batch_seconds=batch_seconds,
-        )  # fmt: skip
+        plain = data.watched(max_seconds=40.0, batch_seconds=batch_seconds)
         source = AudioBatches(plain, 0)
         self.loaded: list[AudioBatch] = []
         taken = 0

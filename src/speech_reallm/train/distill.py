@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..model.encoder import build_encoder
 from .checkpoint import init_from
 from .loop import world
+from .offline import offline_frames
 
 
 def frame_error(frames: Tensor, target: Tensor, inside: Tensor) -> Tensor:
@@ -60,14 +61,7 @@ class DistillTask(nn.Module):
         self.data = AudioBatches(config.data, config.seed, *world())
         self.dev: list[AudioBatch] = []
         if config.data.dev:
-            dev = dataclasses.replace(
-                config.data,
-                train=(config.data.dev,),
-                weights=None,
-                augment=type(config.data.augment)(),
-                concatenate_prob=0.0, shuffle_prob=0.0, speaker_balance=0.0,
-            )
-            batches = AudioBatches(dev, 0)
+            batches = AudioBatches(config.data.watched(), 0)
             plan, taken = batches.plan(0), 0
             for batch in plan:
                 if taken >= config.data.dev_utterances:
@@ -98,9 +92,7 @@ class DistillTask(nn.Module):
         shift = encoder.shift(batch.delay)
         heard = pad_to_chunks(batch.audio, encoder.chunk_samples, encoder.lookahead_chunks + shift)
         frames = encoder(heard, delay=batch.delay).float()[:, shift * encoder.frames_per_chunk :]
-        with torch.no_grad():
-            heard = pad_to_chunks(nn.functional.pad(batch.clean, (0, tail)), encoder.chunk_samples, 0)
-            target = self._teacher[0](heard, batch.lengths + tail).float()[:, : frames.shape[1]]
+        target = offline_frames(self._teacher[0], batch.clean, batch.lengths, tail)[:, : frames.shape[1]]
         inside = torch.arange(target.shape[1], device=target.device)[None] < self._frames(batch)[:, None]
         return frame_error(frames, target, inside), {}
 

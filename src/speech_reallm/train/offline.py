@@ -26,6 +26,17 @@ CHUNKS = 256
 PIECES = 1024
 
 
+@torch.no_grad()
+def offline_frames(encoder: nn.Module, audio: Tensor, lengths: Tensor, tail: int) -> Tensor:
+    """Frames [B, T, D] float32 of a full-context encoder that hears `tail` samples of silence after each utterance.
+
+    audio [B, N], lengths [B] in samples. Without the tail it would mark how near the end is, which no streaming encoder
+    can know.
+    """
+    heard = pad_to_chunks(nn.functional.pad(audio, (0, tail)), encoder.chunk_samples, 0)
+    return encoder(heard, lengths + tail).float()
+
+
 class _Offline(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -54,12 +65,9 @@ class OfflineTeacher:
         self.tail = round(tail * SAMPLE_RATE)
         self.blank = config.blank_id
 
-    @torch.no_grad()
     def frames(self, audio: Tensor, lengths: Tensor) -> Tensor:
         """audio [B, N], lengths [B] in samples -> frames [B, T, D] float32, chunks of the utterance and of the tail."""
-        encoder = self.model.encoder
-        heard = pad_to_chunks(nn.functional.pad(audio, (0, self.tail)), encoder.chunk_samples, 0)
-        return encoder(heard, lengths + self.tail).float()
+        return offline_frames(self.model.encoder, audio, lengths, self.tail)
 
     @torch.no_grad()
     def answers(self, frames: Tensor, lengths: Tensor, pieces: Tensor) -> Tensor:

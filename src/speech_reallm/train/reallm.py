@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ..config import TrainConfig, to_dict
 from ..data.augment import SpecAugment
 from ..data.batches import AudioBatches, bucket, epoch_order, pad_to_chunks, prefetch
-from ..device import autocast, device_of, own_device
+from ..device import device_of, own_device
 from ..errors import UserError
 from ..model.interleave import Interleaved, due, end_chunks, interleave, strayed
 from ..model.reallm import ReaLLM
@@ -214,7 +214,7 @@ class ReaLLMTask(nn.Module):
 
     def _splice(self, batch: list[tuple[int, ...]], rng: np.random.Generator) -> ReaLLMBatch | None:
         """Spliced utterances, about as long as those of the batch."""
-        model, per = self.config.model, self.model.encoder.frames_per_chunk
+        per = self.model.encoder.frames_per_chunk
         seconds = [sum(self.cache.entries[i].seconds for i in example) for example in batch]
         delays = self._delays(len(seconds), rng)
         rows, sequences = [], []
