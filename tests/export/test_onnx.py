@@ -42,9 +42,14 @@ def make_run(folder: Path, kind: str) -> Path:
     )
     config = ModelConfig(
         encoder=EncoderConfig(
-            kind="waveform" if reads else kind, layers=2, dim=DIM, heads=2, ffn=2 * DIM, left_chunks=2,
+            kind="waveform" if reads else kind,
+            layers=2,
+            dim=DIM,
+            heads=2,
+            ffn=2 * DIM,
+            left_chunks=2,
             **({"lookahead": (1,)} if kind == "conformer" else {"right_chunks": 1, "delayed_chunks": 1}),
-        ),  # fmt: skip
+        ),
         decoder=decoder,
         vocab_size=VOCAB,
     )
