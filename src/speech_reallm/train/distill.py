@@ -61,7 +61,7 @@ class DistillTask(nn.Module):
         self.data = AudioBatches(config.data, config.seed, *world())
         self.dev: list[AudioBatch] = []
         if config.data.dev:
-            # joined: what an offline encoder makes of a short utterance is coloured by its length, and no stream knows that
+            # joined: what an offline encoder makes of an utterance is coloured by its length, which no stream knows
             batches = AudioBatches(config.data.watched(concatenate_prob=1.0), 0)
             plan, taken = batches.plan(0), 0
             for batch in plan:
