@@ -1,6 +1,6 @@
 """Draw the learning curves of training runs, and print where each ended.
 
-python benchmarks/learning_curves.py out/encoder out/joint --out docs/training.png
+python benchmarks/learning_curves.py out/encoder out/decoder --out docs/training.png
 """
 
 from __future__ import annotations

