@@ -21,7 +21,8 @@ SPOKEN = [{"word": "A", "start": 0.0, "end": 0.2}, {"word": "B", "start": 0.2, "
 KEYS = {
     "model", "manifest", "normalizer", "delay", "threads", "clock", "complete", "utterances", "hours",
     "wer", "wer_95", "words", "substitutions", "deletions", "insertions", "leading_insertions",
-    "rtf", "rtf_cpu", "chunk_compute_ms", "finalize_ms", "wer_by_length", "worst", "worst_words",
+    "rtf", "rtf_cpu", "chunk_compute_ms", "finalize_ms", "wer_by_length", "writing", "worst",
+    "worst_words",
     "emission_delay_ms", "delay_words", "delay_words_late", "delay_utterances", "delay_source", "delay_note",
 }  # fmt: skip
 

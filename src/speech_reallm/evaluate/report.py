@@ -14,6 +14,7 @@ from .run import Utterance
 from .times import describe_source
 from .wer import by_length, total
 from .words import worst_words
+from .writing import score_writing
 
 WORST = 20
 
@@ -24,8 +25,8 @@ def summarize(utterances: Sequence[Utterance]) -> dict[str, Any]:
     `wer` is in percent, `wer_95` are the ends of its 95 % interval (bootstrap over utterances); `rtf` is
     computing time by audio time, `rtf_cpu` processor time by audio time; `..._ms` are percentiles in ms:
     `emission_delay` over the words that are right (`delay_words` of them; `delay_words_late` of all words
-    came only after the end of the audio), `chunk_compute` over 240 ms feeds, `finalize` over utterances.
-    None stands for what is not known.
+    came only after the end of the audio), `chunk_compute` over 240 ms feeds, `finalize` over utterances; `writing` is
+    what score_writing() says. None stands for what is not known.
     """
     counts = total(u.alignment.counts for u in utterances)
     streamed = [u.streamed for u in utterances]
@@ -53,6 +54,7 @@ def summarize(utterances: Sequence[Utterance]) -> dict[str, Any]:
             {**row, "wer": _round(row["wer"], 3)}
             for row in by_length((u.streamed.duration, u.alignment.counts) for u in utterances)
         ],
+        "writing": score_writing((u.row.text, u.streamed.text) for u in utterances),
         "worst": worst(utterances),
         "worst_words": worst_words((u.reference, u.hypothesis, u.alignment) for u in utterances),
     }
@@ -112,6 +114,14 @@ def table(summary: dict[str, Any]) -> str:
         ("computing a 240 ms feed", _percentile_text(chunk)),
         ("end of audio to final text", _percentile_text(final)),
     ]
+    if writing := summary["writing"]:
+        lines.append(
+            (
+                "capitals, punctuation",
+                f"F1 {_text(writing['capitals_f1'], '{:.1f} %')}, {_text(writing['punctuation_f1'], '{:.1f} %')}  "
+                f"(over {writing['words']} words heard right)",
+            )
+        )
     width = max(len(name) for name, _ in lines)
     out = [f"{name:<{width}}  {value}" for name, value in lines]
     for row in summary["wer_by_length"]:
