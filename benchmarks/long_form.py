@@ -82,12 +82,13 @@ def main() -> None:
     for name, samples in audio.items():
         counts[name] = align(texts[name], normalize(recognise(recognizer, samples)).split()).counts
         work.update(len(samples) // 16000)
-    joined, spent, heard, before = defaultdict(list), 0.0, 0.0, memory_mb()
+    joined, spent, heard, grown = defaultdict(list), 0.0, 0.0, 0
     for minutes, kind, group in recordings:
         whole = np.concatenate([audio[row["id"]] for row in group])
-        begun = time.process_time()
+        before, begun = memory_mb(), time.process_time()
         text = normalize(recognise(recognizer, whole)).split()
         spent, heard = spent + time.process_time() - begun, heard + len(whole) / 16000
+        grown = max(grown, memory_mb() - before)
         truth = [w for row in group for w in texts[row["id"]]]
         short = total(counts[row["id"]] for row in group)
         joined[minutes, kind].append((align(truth, text).counts, short))
@@ -99,7 +100,7 @@ def main() -> None:
         one, short = (total(c for c in side).wer for side in zip(*both, strict=True))
         words = total(c for c, _ in both).words
         print(f"| {minutes:g} | {kind} | {len(both)} | {words:,} | {one:.1f} | {short:.1f} | {one / short:.2f} |")
-    print(f"RTF {spent / heard:.3f} (one thread, processor time); memory grew by {memory_mb() - before} MB")
+    print(f"RTF {spent / heard:.3f} (one thread, processor time); memory grew by {grown} MB while recognising")
 
 
 if __name__ == "__main__":
