@@ -83,7 +83,7 @@ class Speed:
 def measure(recognizer: Recognizer, seconds: float) -> Speed:
     """Recognise a synthetic voice as a live stream for about so many seconds of this machine's time.
 
-    The model takes it for speech and writes words, which costs what words of real speech cost.
+    A model may write words for it or not; what writing costs is in the figures only if it does.
     """
     chunk = recognizer.model.chunk_samples
     sound = voice(8.0)

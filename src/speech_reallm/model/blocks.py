@@ -117,8 +117,8 @@ class BlockAttention(nn.Module):
         where = chunk.expand(-1, -1, self.dim)
         before_k, before_v = state["k"], state["v"]
         new = {
-            "k": torch.cat((before_k[:, self.frames :], k.gather(1, where)), 1),
-            "v": torch.cat((before_v[:, self.frames :], v.gather(1, where)), 1),
+            "k": torch.cat((before_k, k.gather(1, where)), 1)[:, self.frames :],
+            "v": torch.cat((before_v, v.gather(1, where)), 1)[:, self.frames :],
         }
         k, v = torch.cat((before_k, k), 1), torch.cat((before_v, v), 1)
         if final:

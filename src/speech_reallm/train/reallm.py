@@ -49,6 +49,8 @@ class ReaLLMBatch:
     clean: Tensor | None = None
     lengths: Tensor | None = None
     delay: Tensor
+    # the delay as the encoder needs to know it: a number, the same for all where it makes a difference
+    encoder_delay: int
     pieces: Tensor
     chunks: Tensor
     targets: Tensor
@@ -254,6 +256,7 @@ class ReaLLMTask(nn.Module):
 
         return ReaLLMBatch(
             delay=torch.as_tensor(delays),
+            encoder_delay=int(delays[0]),
             pieces=pad([s.pieces for s in sequences], -1),
             chunks=pad([s.chunks for s in sequences], -1),
             targets=pad([s.targets for s in sequences], IGNORE),
@@ -272,7 +275,7 @@ class ReaLLMTask(nn.Module):
             return text_loss(self.model.decoder, batch), {}
         augment = self.augment if self.augment and self.training else None
         if batch.audio is not None:
-            frames = self.model.encoder(batch.audio, augment=augment, delay=int(batch.delay[0]))
+            frames = self.model.encoder(batch.audio, augment=augment, delay=batch.encoder_delay)
         else:
             frames = augment(batch.frames) if augment else batch.frames
         pieces = batch.pieces
@@ -291,7 +294,7 @@ class ReaLLMTask(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What the teacher adds to the loss: its frames, and its opinions of the pieces written."""
         teacher, config, encoder = self.teacher, self.config, self.model.encoder
-        frames = frames[:, encoder.shift(int(batch.delay[0])) * encoder.frames_per_chunk :]
+        frames = frames[:, encoder.shift(batch.encoder_delay) * encoder.frames_per_chunk :]
         target = teacher.frames(batch.clean, batch.lengths)
         hop = encoder.chunk_samples // encoder.frames_per_chunk
         size = min(target.shape[1], frames.shape[1])
