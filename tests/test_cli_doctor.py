@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from fake_sounddevice import fake_sounddevice
 
-from speech_reallm import Recognizer
 from speech_reallm.cli import _machine, doctor
 from speech_reallm.cli import main as cli
 
@@ -97,4 +96,4 @@ def test_the_voice_is_loud_enough_and_changes() -> None:
     voice = _machine.voice(6.0)
     levels = [float((part**2).mean()) ** 0.5 for part in voice.reshape(-1, 3200)]
     assert voice.dtype == "float32" and abs(voice).max() <= 1
-    assert max(levels) > 0.03 and min(levels) < 0.5 * max(levels)
+    assert max(levels) > 0.03 and min(levels) < 0.8 * max(levels)
