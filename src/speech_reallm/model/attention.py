@@ -66,8 +66,39 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = 
     return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
 
 
-class ChunkAttention(nn.Module):
-    """Multi-head attention over chunks of frames: projections inside, no norm, no residual."""
+class SelfAttention(nn.Module):
+    """Multi-head self-attention of frames in chunks: projections inside, no norm, no residual."""
+
+    def __init__(
+        self, dim: int, heads: int, frames_per_chunk: int, left_chunks: int | None, rotary_fraction: float = 0.9
+    ):
+        super().__init__()
+        self.dim, self.heads, self.head_dim = dim, heads, dim // heads
+        self.frames, self.left = frames_per_chunk, left_chunks
+        self.rotary_dims = int(self.head_dim * rotary_fraction) // 2 * 2
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[..., D] -> q, k, v, each [..., H, d]."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
+        return q, k, v
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """q [B, Tq, H, d], k and v [B, Tk, H, d], additive mask [.., 1, Tq, Tk] -> [B, Tq, D]."""
+        y = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def forward_full(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Attention over the whole utterance. x [B, T, D], valid [B, T] bool -> [B, T, D]."""
+        q, k, v = self._split(x)
+        cos, sin = rotary(torch.arange(x.shape[1], device=x.device), self.rotary_dims)
+        mask = torch.where(valid, 0.0, MASKED)[:, None, None, :]
+        return self._attend(rotate(q, cos, sin), rotate(k, cos, sin), v, mask)
+
+
+class ChunkAttention(SelfAttention):
+    """Chunks of queries, each with the chunks before it and, with look-ahead, one after it."""
 
     def __init__(
         self,
@@ -78,22 +109,8 @@ class ChunkAttention(nn.Module):
         lookahead: int = 0,
         rotary_fraction: float = 0.9,
     ):
-        super().__init__()
-        self.dim, self.heads, self.head_dim = dim, heads, dim // heads
-        self.frames, self.left, self.lookahead = frames_per_chunk, left_chunks, lookahead
-        self.rotary_dims = int(self.head_dim * rotary_fraction) // 2 * 2
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.out = nn.Linear(dim, dim, bias=False)
-
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, T, D] -> q, k, v, each [B, T, H, d]."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
-        return q, k, v
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """q [B, Tq, H, d], k and v [B, Tk, H, d], additive mask [.., 1, Tq, Tk] -> [B, Tq, D]."""
-        y = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
-        return self.out(y.transpose(1, 2).flatten(2))
+        super().__init__(dim, heads, frames_per_chunk, left_chunks, rotary_fraction)
+        self.lookahead = lookahead
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, F, D] (normalised input) -> [B, C - lookahead, F, D]."""
@@ -130,13 +147,6 @@ class ChunkAttention(nn.Module):
             torch.where(seen, 0.0, MASKED).repeat_interleave(self.frames, 1).repeat_interleave(self.frames, 2)
         )
         return mask.repeat(batch, 1, 1).unsqueeze(1)
-
-    def forward_full(self, x: Tensor, valid: Tensor) -> Tensor:
-        """Attention over the whole utterance. x [B, T, D], valid [B, T] bool -> [B, T, D]."""
-        q, k, v = self._split(x)
-        cos, sin = rotary(torch.arange(x.shape[1], device=x.device), self.rotary_dims)
-        mask = torch.where(valid, 0.0, MASKED)[:, None, None, :]
-        return self._attend(rotate(q, cos, sin), rotate(k, cos, sin), v, mask)
 
     def init_state(self, batch: int) -> dict[str, Tensor]:
         """Keys (rotated) and values of the last left + lookahead chunks; the queries (rotated) that wait."""

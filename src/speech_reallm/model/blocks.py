@@ -10,10 +10,10 @@ alone is cheaper and starts much further from the offline encoder. Positions are
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from .attention import MASKED, Turn, rotary, rotate
+from .attention import MASKED, SelfAttention, Turn, rotary, rotate
 
 # chunks whose past is computed together in forward(): more means larger matrix products, and more masked work
 GROUP = 4
@@ -25,23 +25,8 @@ def blocks_of(x: Tensor, right: int) -> Tensor:
     return torch.cat([x[:, r : r + count] for r in range(right + 1)], 2)
 
 
-class BlockAttention(nn.Module):
-    """Multi-head attention of blocks: projections inside, no norm, no residual."""
-
-    def __init__(
-        self, dim: int, heads: int, frames_per_chunk: int, left_chunks: int | None, rotary_fraction: float = 0.9
-    ):
-        super().__init__()
-        self.dim, self.heads, self.head_dim = dim, heads, dim // heads
-        self.frames, self.left = frames_per_chunk, left_chunks
-        self.rotary_dims = int(self.head_dim * rotary_fraction) // 2 * 2
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.out = nn.Linear(dim, dim, bias=False)
-
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[..., D] -> q, k, v, each [..., H, d]."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
-        return q, k, v
+class BlockAttention(SelfAttention):
+    """Attention of blocks."""
 
     def forward(self, x: Tensor, final: bool = False) -> Tensor:
         """x [B, C, (R + 1) F, D] (normalised blocks) -> the same shape; with `final` the chunks alone, [B, C, F, D]."""
@@ -86,14 +71,6 @@ class BlockAttention(nn.Module):
         seen = (key >= query) & (key < query + self.left) & (absolute >= 0) & (absolute < chunks)
         mask = torch.where(seen, 0.0, MASKED).to(like.dtype).repeat_interleave(self.frames, 2)
         return mask.repeat(batch, 1, 1)[:, None, :, None]
-
-    def forward_full(self, x: Tensor, valid: Tensor) -> Tensor:
-        """Attention over the whole utterance. x [B, T, D], valid [B, T] bool -> [B, T, D]."""
-        q, k, v = self._split(x)
-        cos, sin = rotary(torch.arange(x.shape[1], device=x.device), self.rotary_dims)
-        q, k, v = (t.transpose(1, 2) for t in (rotate(q, cos, sin), rotate(k, cos, sin), v))
-        mask = torch.where(valid, 0.0, MASKED)[:, None, None, :].to(q.dtype)
-        return self.out(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
 
     def init_state(self, batch: int) -> dict[str, Tensor]:
         """Keys (rotated) and values of the last `left` chunks that are final."""
