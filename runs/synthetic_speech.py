@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+from lone_words import between_silences
 from voices import FLITE, RATE, Voices
 
 # ratios by which pitch and formants move
@@ -43,10 +44,14 @@ ACCENTED = 0.15
 UNMIXED = 0.25
 # of words alone, those of this list
 COMMANDED = 0.4
-COMMANDS = """yes no yeah okay stop go start pause play next back up down left right on off open close help hello
-goodbye bye thanks please wait cancel save delete send call now later here there what who why where when how zero one
-two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred thousand first second last
-good great sure maybe never always again more less ready done""".split()
+COMMANDS = (
+    "yes", "no", "yeah", "okay", "stop", "go", "start", "pause", "play", "next", "back", "up", "down", "left",
+    "right", "on", "off", "open", "close", "help", "hello", "goodbye", "bye", "thanks", "please", "wait",
+    "cancel", "save", "delete", "send", "call", "now", "later", "here", "there", "what", "who", "why", "where",
+    "when", "how", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "twenty", "thirty", "forty", "fifty", "hundred", "thousand", "first", "second", "last",
+    "good", "great", "sure", "maybe", "never", "always", "again", "more", "less", "ready", "done"
+)  # fmt: skip
 
 
 def main() -> None:
@@ -118,16 +123,6 @@ def alone(sentences: list[str], rng: random.Random) -> list[str]:
         text = f"{word} {next(drawn)}" if rng.random() < 0.2 else word
         texts.append(f"{text[0].upper()}{text[1:]}.")
     return texts
-
-
-def between_silences(audio: np.ndarray, rng: random.Random) -> np.ndarray:
-    """float32 [n], 16 kHz, with 0.2 to 1.5 s of silence or faint noise before and after."""
-    audio = audio / max(float(np.abs(audio).max()), 1e-4)
-    whole = np.pad(audio, [round(rng.uniform(0.2, 1.5) * 16000) for _ in range(2)])
-    if rng.random() < 0.7:
-        level = 10 ** (rng.uniform(-70, -35) / 20)
-        whole = whole + level * np.random.default_rng(rng.getrandbits(32)).standard_normal(len(whole))
-    return whole.astype(np.float32)
 
 
 def pick(rng: random.Random, voices: Voices, engine: str) -> str:

@@ -149,6 +149,8 @@ class AugmentConfig:
     colour_db: float = 6.0
     reverb: str | None = None
     reverb_prob: float = 0.0
+    # once through MP3, at 43 to 86 kbit/s
+    codec_prob: float = 0.0
     # SpecAugment, on the encoder's input frames
     time_masks: int = 0
     time_mask_frames: int = 10
@@ -171,7 +173,7 @@ class DataConfig:
     min_seconds: float = 0.4
     dev_utterances: int = 100
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    # join several utterances of a speaker, up to max_seconds, with this probability
+    # join several utterances, mostly of a speaker, up to max_seconds, with this probability
     concatenate_prob: float = 0.0
     # distill: cut an example into stretches and shuffle these with this probability: an order of sounds never heard yet
     shuffle_prob: float = 0.0
@@ -199,6 +201,11 @@ class OptimConfig:
     # weights whose names contain one of these learn faster, by this factor: what is new beside what is trained already
     fast: tuple[str, ...] = ()
     fast_lr_scale: float = 5.0
+    # weights whose names contain one of these stay as they are
+    frozen: tuple[str, ...] = ()
+    # what is neither fast nor frozen is pulled to where it began by lr * anchor of the distance, instead of to zero by
+    # weight_decay: what a published model knows of many voices is not forgotten on a few (L2-SP, Li et al., ICML 2018)
+    anchor: float = 0.0
     clip: float = 1.0
     accumulate: int = 1
     ema: float = 0.0

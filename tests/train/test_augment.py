@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from tones import Corpus
 
 from speech_reallm.config import AugmentConfig
-from speech_reallm.data.augment import Augmenter, SpecAugment, add_noise, coloured, reverberate
+from speech_reallm.data.augment import (
+    MP3_LEVELS,
+    Augmenter,
+    SpecAugment,
+    add_noise,
+    coloured,
+    compressed,
+    reverberate,
+)
 from speech_reallm.data.manifests import load_audio, load_manifest
 
 
@@ -57,6 +65,20 @@ def test_colour_keeps_length_and_level_and_is_smooth(samples: int) -> None:
         gain = gains[0] - gains[1]
         assert 3 < gain.max() - gain.min() < 40
         assert np.abs(np.diff(gain)).max() < 3
+
+
+@pytest.mark.parametrize("samples", [1, 700, 16000, 48001])
+@pytest.mark.parametrize("level", MP3_LEVELS)
+def test_compression_keeps_length_level_and_time(samples: int, level: float) -> None:
+    # a tone that swells: what is lost below full bandwidth is little
+    time = np.arange(samples) / 16000
+    audio = (2 * np.sin(2 * np.pi * 440 * time) * np.sin(np.pi * time) ** 2).astype(np.float32)
+    heard = compressed(audio, level)
+    assert heard.shape == audio.shape and np.isfinite(heard).all()
+    if samples >= 16000:
+        assert rms(heard - audio) < 0.2 * rms(audio)
+        assert not np.array_equal(heard, audio)
+    assert not compressed(np.zeros(samples, np.float32), level).any()
 
 
 def test_reverberation_keeps_length_level_and_time() -> None:

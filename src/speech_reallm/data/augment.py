@@ -1,4 +1,4 @@
-"""Augmentation of training audio: speed, volume, colour, noise, reverberation; SpecAugment on frames.
+"""Augmentation of training audio: speed, volume, colour, noise, reverberation, compression; SpecAugment on frames.
 
 Everything random comes from a generator that the caller seeds by (seed, epoch, utterance), so that a resumed run
 sees what an uninterrupted one would have seen.
@@ -6,14 +6,17 @@ sees what an uninterrupted one would have seen.
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
+import soundfile
 import torch
 from lhotse.cut import Cut
 from scipy.fft import next_fast_len
 from scipy.signal import fftconvolve
 from torch import Tensor
 
-from ..config import AugmentConfig
+from ..config import SAMPLE_RATE, AugmentConfig
 from .manifests import load_audio, load_manifest
 
 
@@ -43,6 +46,8 @@ class Augmenter:
         if self.noises and rng.random() < config.noise_prob:
             noise = self.noises.draw(rng)
             audio = add_noise(audio, noise, rng.uniform(*config.noise_snr_db), rng)
+        if rng.random() < config.codec_prob:
+            audio = compressed(audio, rng.uniform(*MP3_LEVELS))
         gain = 10 ** (rng.uniform(-config.volume_db, config.volume_db) / 20) if config.volume_db else 1.0
         return _limited(audio * gain), _limited(clean * gain)
 
@@ -79,6 +84,27 @@ def coloured(audio: np.ndarray, spread_db: float, rng: np.random.Generator) -> n
     decibels = np.interp(np.log(hertz.clip(80)), np.log(knots), gain - gain.mean())
     result = np.fft.irfft(spectrum * 10 ** (decibels / 20), next_fast_len(size, real=True))[:size]
     return result * (np.sqrt(np.mean(audio**2)) / max(float(np.sqrt(np.mean(result**2))), 1e-8))
+
+
+# LAME's compression as libsndfile counts it: 86 to 43 kbit/s; beyond, what comes back is delayed
+MP3_LEVELS = (0.5, 0.8)
+
+
+def compressed(audio: np.ndarray, level: float) -> np.ndarray:
+    """float32 [N] -> [N], once encoded as MP3 and decoded."""
+    loudest = max(float(np.abs(audio).max()), 1e-8)
+    file = io.BytesIO()
+    soundfile.write(
+        file,
+        audio * (0.9 / loudest),
+        SAMPLE_RATE,
+        format="MP3",
+        bitrate_mode="CONSTANT",
+        compression_level=level,
+    )
+    file.seek(0)
+    result = soundfile.read(file, dtype="float32")[0][: len(audio)] * (loudest / 0.9)
+    return np.pad(result, (0, len(audio) - len(result)))
 
 
 def reverberate(audio: np.ndarray, room: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from itertools import islice
 
 import numpy as np
 import torch
+from lhotse import SupervisionSegment
 from lhotse.cut import Cut
 from torch import Tensor
 
@@ -23,8 +24,9 @@ from ..errors import UserError
 from .augment import Augmenter
 from .manifests import load_audio, load_manifest
 
-# of the utterances joined to another, the share of those without words, where there are such
-WORDLESS = 0.2
+# of the utterances joined to another: the share of those without words, where there are such, and of anyone's
+WORDLESS = 0.1
+ANYONE = 0.35
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +84,47 @@ def bucket(durations: Sequence[float], batch_seconds: float, seed: int, epoch: i
     return [batches[i] for i in rng.permutation(len(batches)) if batches[i]]
 
 
+def plan_epoch(
+    said: Sequence[tuple[SupervisionSegment, float]],
+    repeats: Sequence[float],
+    config: DataConfig,
+    seed: int,
+    epoch: int,
+) -> list[list[tuple[int, ...]]]:
+    """Batches of examples: an example is one utterance or several, joined, as numbers of `said`.
+
+    said: what is said in an utterance and its duration in seconds. repeats: how often an epoch takes each.
+    """
+    rng = np.random.default_rng((seed, epoch, 2))
+    order = epoch_order(repeats, seed, epoch)
+    mates: dict[str, list[int]] = {}
+    for i, (supervision, _) in enumerate(said):
+        mates.setdefault(str(supervision.speaker), []).append(i)
+    wordless = [i for i, (supervision, _) in enumerate(said) if not supervision.text]
+
+    def mate(of: int) -> int:
+        pool: Sequence[int] = mates[str(said[of][0].speaker)]
+        draw = rng.random()
+        if wordless and draw < WORDLESS:
+            pool = wordless
+        elif draw > 1 - ANYONE or len(pool) == 1:
+            # nor is one who has a single utterance heard to say it again and again
+            pool = order
+        return int(pool[rng.integers(len(pool))])
+
+    examples, durations = [], []
+    for first in map(int, order):
+        chosen, total = [first], said[first][1]
+        if rng.random() < config.concatenate_prob:
+            while (longer := total + said[another := mate(first)][1]) <= config.max_seconds:
+                chosen.append(another)
+                total = longer
+            rng.shuffle(chosen)
+        examples.append(tuple(chosen))
+        durations.append(total)
+    return [[examples[i] for i in batch] for batch in bucket(durations, config.batch_seconds, seed, epoch)]
+
+
 def item_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     """The generator for what is random about one utterance in one epoch."""
     return np.random.default_rng((seed, epoch, index, 0xA0D10))
@@ -94,10 +137,6 @@ class AudioBatches:
         self.config, self.seed, self.rank, self.world = config, seed, rank, world
         self.cuts, self.repeats = load_cuts(config)
         self.augmenter = Augmenter(config.augment)
-        self.by_speaker: dict[str, list[int]] = {}
-        for i, cut in enumerate(self.cuts):
-            self.by_speaker.setdefault(str(cut.supervisions[0].speaker), []).append(i)
-        self.wordless = [i for i, cut in enumerate(self.cuts) if not cut.supervisions[0].text]
 
     @property
     def hours(self) -> float:
@@ -109,25 +148,9 @@ class AudioBatches:
 
     def plan(self, epoch: int) -> list[list[tuple[int, ...]]]:
         """The epoch's batches of examples; an example is one utterance or several, joined."""
-        rng = np.random.default_rng((self.seed, epoch, 2))
-        examples, durations = [], []
-        for index in epoch_order(self.repeats, self.seed, epoch):
-            chosen, total = [int(index)], self.cuts[index].duration
-            if rng.random() < self.config.concatenate_prob:
-                mates = self.by_speaker[str(self.cuts[index].supervisions[0].speaker)]
-                while True:
-                    pool = self.wordless if self.wordless and rng.random() < WORDLESS else mates
-                    mate = pool[rng.integers(len(pool))]
-                    total += self.cuts[mate].duration
-                    if total > self.config.max_seconds:
-                        total -= self.cuts[mate].duration
-                        break
-                    chosen.append(mate)
-                rng.shuffle(chosen)
-            examples.append(tuple(chosen))
-            durations.append(total)
-        batches = bucket(durations, self.config.batch_seconds, self.seed, epoch)
-        return [[examples[i] for i in batch] for batch in batches]
+        return plan_epoch(
+            [(c.supervisions[0], c.duration) for c in self.cuts], self.repeats, self.config, self.seed, epoch
+        )
 
     def load(self, batch: list[tuple[int, ...]], epoch: int) -> AudioBatch | None:
         """This process's share of a batch, loaded and augmented; None where it has none."""

@@ -82,23 +82,37 @@ def lr_scale(optim: OptimConfig, step: int, progress: float) -> float:
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict]:
-    """Weight decay on matrices alone; the learning rates of the encoder and of what is fast."""
-    groups: dict[tuple[float, float], list[Tensor]] = {}
+    """Learning rates of the encoder and of what is fast; weight decay on matrices alone, or an anchor instead."""
+    groups: dict[tuple[float, float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         encoder = name.startswith("encoder.")
-        if encoder and optim.encoder_lr_scale == 0:
+        if (encoder and optim.encoder_lr_scale == 0) or any(part in name for part in optim.frozen):
             parameter.requires_grad_(False)
         if not parameter.requires_grad:
             continue
         scale = optim.encoder_lr_scale if encoder else 1.0
+        anchor = optim.anchor
         if any(part in name for part in optim.fast):
-            scale *= optim.fast_lr_scale
-        decay = optim.weight_decay if parameter.ndim >= 2 else 0.0
-        groups.setdefault((scale, decay), []).append(parameter)
+            scale, anchor = scale * optim.fast_lr_scale, 0.0
+        decay = optim.weight_decay if parameter.ndim >= 2 and not anchor else 0.0
+        groups.setdefault((scale, decay, anchor), []).append(parameter)
     return [
-        {"params": p, "scale": s, "weight_decay": d}
-        for (s, d), p in sorted(groups.items(), key=lambda g: g[0])
+        {"params": p, "scale": s, "weight_decay": d, "anchor": a}
+        for (s, d, a), p in sorted(groups.items(), key=lambda g: g[0])
     ]
+
+
+class Anchors:
+    """Where the weights began, and the pull back there of those groups that have an `anchor`."""
+
+    def __init__(self, groups: list[dict]):
+        self.origins = [[p.detach().clone() for p in g["params"]] if g["anchor"] else [] for g in groups]
+
+    @torch.no_grad()
+    def pull(self, groups: list[dict]) -> None:
+        for group, origin in zip(groups, self.origins, strict=True):
+            if origin:
+                torch._foreach_lerp_(group["params"], origin, min(1.0, group["lr"] * group["anchor"]))
 
 
 class Ema:
@@ -247,6 +261,7 @@ def train(
     groups = parameter_groups(task.model, optim)
     if not groups:
         raise UserError("nothing to train: every weight is frozen")
+    anchors = Anchors(groups)
     optimizer = torch.optim.AdamW(
         groups, lr=optim.lr, betas=optim.betas, eps=1e-9 if not optim.bf16 else 1e-8
     )
@@ -339,7 +354,7 @@ def train(
                         accumulated.append(batch)
                     if not accumulated:
                         break
-                    values = _step(module, task, optimizer, optim, accumulated, processes)
+                    values = _step(module, task, optimizer, anchors, optim, accumulated, processes)
                     if not math.isfinite(values["loss"]):
                         bad += 1
                         if bad >= 10:
@@ -394,6 +409,7 @@ def _step(
     module: nn.Module,
     task: nn.Module,
     optimizer: torch.optim.Optimizer,
+    anchors: Anchors,
     optim: OptimConfig,
     batches: list,
     processes: int,
@@ -423,6 +439,7 @@ def _step(
     )
     if math.isfinite(float(norm)) and math.isfinite(float(loss)):
         optimizer.step()
+        anchors.pull(optimizer.param_groups)
     else:
         loss = torch.tensor(float("nan"))
     return {"loss": float(loss) / max(total, 1.0), "grad_norm": float(norm), **metrics}

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..config import TrainConfig, to_dict
 from ..data.augment import SpecAugment
-from ..data.batches import AudioBatches, bucket, epoch_order, pad_to_chunks, prefetch
+from ..data.batches import AudioBatches, pad_to_chunks, plan_epoch, prefetch
 from ..device import device_of, own_device
 from ..errors import UserError
 from ..model.interleave import Interleaved, due, end_chunks, interleave, strayed
@@ -93,7 +93,9 @@ class ReaLLMTask(nn.Module):
         self.teacher: OfflineTeacher | None = None
         if config.teacher:
             if config.cache or not self.model.reads:
-                raise UserError("a reallm run with `teacher` trains a reading decoder from audio, without `cache`")
+                raise UserError(
+                    "a reallm run with `teacher` trains a reading decoder from audio, without `cache`"
+                )
             self.teacher = OfflineTeacher(config.teacher, model, self.tokenizer, config.teacher_tail)
         self.model.to(own_device())
         if config.stray and not self.model.reads:
@@ -137,23 +139,9 @@ class ReaLLMTask(nn.Module):
         """Each batch: a list of examples, each a tuple of numbers of cached entries; or audio's own plan."""
         if self.data is not None:
             return self.data.plan(epoch)
-        entries, seed, data = self.cache.entries, self.config.seed, self.config.data
-        rng = np.random.default_rng((seed, epoch, 4))
-        order = epoch_order([e.repeat / self._variants for e in entries], seed, epoch)
-        by_speaker: dict[str, list[int]] = {}
-        for i in order:
-            by_speaker.setdefault(str(entries[i].cut.supervisions[0].speaker), []).append(int(i))
-        examples, durations = [], []
-        for i in order:
-            chosen, total = [int(i)], entries[i].seconds
-            if rng.random() < data.concatenate_prob:
-                mates = by_speaker[str(entries[i].cut.supervisions[0].speaker)]
-                while entries[mate := mates[rng.integers(len(mates))]].seconds + total <= data.max_seconds:
-                    chosen.append(mate)
-                    total += entries[mate].seconds
-            examples.append(tuple(chosen))
-            durations.append(total)
-        return [[examples[i] for i in b] for b in bucket(durations, data.batch_seconds, seed, epoch)]
+        said = [(e.cut.supervisions[0], e.seconds) for e in self.cache.entries]
+        repeats = [e.repeat / self._variants for e in self.cache.entries]
+        return plan_epoch(said, repeats, self.config.data, self.config.seed, epoch)
 
     @property
     def _variants(self) -> int:
@@ -289,9 +277,7 @@ class ReaLLMTask(nn.Module):
             loss, metrics = loss + taught, metrics | more
         return loss, metrics
 
-    def _taught(
-        self, batch: ReaLLMBatch, frames: Tensor, logits: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _taught(self, batch: ReaLLMBatch, frames: Tensor, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What the teacher adds to the loss: its frames, and its opinions of the pieces written."""
         teacher, config, encoder = self.teacher, self.config, self.model.encoder
         frames = frames[:, encoder.shift(batch.encoder_delay) * encoder.frames_per_chunk :]
@@ -305,7 +291,9 @@ class ReaLLMTask(nn.Module):
         place = written.int().argsort(dim=1, descending=True, stable=True)[:, : int(written.sum(1).max())]
         text = F.pad(batch.pieces.gather(1, place).clamp(min=0), (1, 0), value=START)
         opinion = teacher.answers(target, batch.lengths, text)
-        row, step = ((batch.targets != IGNORE) & (batch.targets != config.model.blank_id)).nonzero(as_tuple=True)
+        row, step = ((batch.targets != IGNORE) & (batch.targets != config.model.blank_id)).nonzero(
+            as_tuple=True
+        )
         opinion = opinion[row, written.cumsum(1)[row, step]]
         log_probs = logits[row, step].log_softmax(-1)
         # both ways to say what is right share the weight of a piece: what the labels have of it is taken back

@@ -1,0 +1,88 @@
+"""Words alone, cut out of aligned recordings of sentences: real voices say them, with silence around.
+
+    python runs/lone_words.py out/aligned/librispeech-train.jsonl.gz out/aligned/kathleen.jsonl.gz --count 3000 \
+        --out out/speech/cut-words
+
+Writes OUT/ID.opus (16 kHz) and OUT.jsonl. A word in the middle of a sentence may not be one when it is cut out: let
+runs/recase.py keep those that an offline recogniser makes out (--max-wer 0).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+# seconds: shortest word, what is kept before and after it, fade
+SHORTEST, BEFORE, AFTER, FADE = 0.28, 0.06, 0.08, 0.025
+RATE = 16000
+
+
+def between_silences(audio: np.ndarray, rng: random.Random) -> np.ndarray:
+    """float32 [n], 16 kHz, at full scale with 0.2 to 1.5 s of silence or faint noise before and after."""
+    audio = audio / max(float(np.abs(audio).max()), 1e-4)
+    whole = np.pad(audio, [round(rng.uniform(0.2, 1.5) * RATE) for _ in range(2)])
+    if rng.random() < 0.7:
+        level = 10 ** (rng.uniform(-70, -35) / 20)
+        whole = whole + level * np.random.default_rng(rng.getrandbits(32)).standard_normal(len(whole))
+    return whole.astype(np.float32)
+
+
+def main() -> None:
+    import soundfile
+    from tqdm import tqdm
+
+    from speech_reallm.data.manifests import load_audio, load_manifest
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("manifests", type=Path, nargs="+", help="aligned manifests")
+    parser.add_argument("--count", type=int, required=True, help="words to cut")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the audio; manifest: OUT.jsonl")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    found = []
+    for path in args.manifests:
+        for cut in load_manifest(path):
+            for item in (cut.supervisions[0].alignment or {}).get("word") or []:
+                word = re.sub(r"[^a-z']", "", item.symbol.lower())
+                if len(word) > 1 and item.duration >= SHORTEST:
+                    found.append((word, str(cut.supervisions[0].speaker), cut, item))
+    if not found:
+        raise SystemExit(f"no word of {SHORTEST} s or more in {', '.join(map(str, args.manifests))}")
+    # frequent words and talkative speakers less often than they are there
+    words, speakers = Counter(f[0] for f in found), Counter(f[1] for f in found)
+    keys = [rng.random() ** ((words[w] * speakers[s]) ** 0.5) for w, s, *_ in found]
+    chosen = sorted(range(len(found)), key=keys.__getitem__, reverse=True)[: args.count]
+    args.out.mkdir(parents=True, exist_ok=True)
+    ramp = np.linspace(0, 1, round(FADE * RATE), dtype=np.float32)
+    with args.out.with_suffix(".jsonl").open("w", encoding="utf-8") as rows:
+        for number in tqdm(chosen, unit="word"):
+            word, speaker, cut, item = found[number]
+            sound = load_audio(cut)
+            start, end = item.start - BEFORE, item.start + item.duration + AFTER
+            sound = sound[max(0, round(start * RATE)) : round(end * RATE)].copy()
+            sound[: len(ramp)] *= ramp
+            sound[-len(ramp) :] *= ramp[::-1]
+            audio = between_silences(sound, rng) * 10 ** (rng.uniform(-14, -1) / 20)
+            name = f"{cut.id}-{round(item.start * 1000)}"
+            soundfile.write(
+                args.out / f"{name}.opus", audio, RATE, format="OGG", subtype="OPUS", compression_level=0.8
+            )
+            row = {
+                "id": name,
+                "audio": f"{args.out.name}/{name}.opus",
+                "duration": round(len(audio) / RATE, 3),
+            }
+            rows.write(json.dumps({**row, "speaker": speaker, "text": word}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
