@@ -2,7 +2,8 @@
 
     python examples/make_demo.py package/voices
 
-What has to be installed is at the top of runs/voices.py. Writes demo.opus and demo_text.txt beside this file.
+What has to be installed is at the top of runs/voices.py. Writes demo.opus and demo_text.txt beside this file, and the
+first ten seconds, small, as what `reallm doctor` measures with.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "runs"))
@@ -26,6 +28,7 @@ SCRIPT = [
     ("af_heart", "Now it is your turn. Give it something to listen to."),
 ]
 PAUSE = 0.6
+SAMPLE = HERE.parent / "src/speech_reallm/cli/voice.opus"
 
 
 def main() -> None:
@@ -37,6 +40,8 @@ def main() -> None:
         parts += [audio * 0.5 / np.abs(audio).max(), silence]
     audio = np.concatenate(parts)
     soundfile.write(HERE / "demo.opus", audio, RATE, format="OGG", subtype="OPUS", compression_level=0.85)
+    sample = soxr.resample(audio[: 10 * RATE], RATE, 16000)
+    soundfile.write(SAMPLE, sample, 16000, format="OGG", subtype="OPUS", compression_level=0.9)
     (HERE / "demo_text.txt").write_text("".join(f"{text}\n" for _, text in SCRIPT), encoding="utf-8")
     print(f"{HERE / 'demo.opus'}: {len(audio) / RATE:.1f} s")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fake_sounddevice import fake_sounddevice
 
+from speech_reallm import Recognizer
 from speech_reallm.cli import _machine, doctor
 from speech_reallm.cli import main as cli
 
@@ -92,8 +93,7 @@ def test_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _machine.processor().cores >= 1 and _machine.processor().instructions == ()
 
 
-def test_the_voice_is_loud_enough_and_changes() -> None:
-    voice = _machine.voice(6.0)
-    levels = [float((part**2).mean()) ** 0.5 for part in voice.reshape(-1, 3200)]
-    assert voice.dtype == "float32" and abs(voice).max() <= 1
-    assert max(levels) > 0.03 and min(levels) < 0.8 * max(levels)
+def test_the_voice_is_one_that_the_built_in_model_writes_words_for() -> None:
+    stream = Recognizer.load().stream(16000)
+    stream.accept(_machine.voice())
+    assert "speaking" in stream.finish().text

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..audio import read_audio
+
 if TYPE_CHECKING:
     from ..recognizer import Recognizer
 
@@ -81,12 +83,9 @@ class Speed:
 
 
 def measure(recognizer: Recognizer, seconds: float) -> Speed:
-    """Recognise a synthetic voice as a live stream for about so many seconds of this machine's time.
-
-    A model may write words for it or not; what writing costs is in the figures only if it does.
-    """
+    """Recognise a voice that reads as a live stream, for about so many seconds of this machine's time."""
     chunk = recognizer.model.chunk_samples
-    sound = voice(8.0)
+    sound = voice()
     stream = recognizer.stream(RATE, history=0)
     times = []
     ends = time.perf_counter() + seconds
@@ -105,18 +104,6 @@ def measure(recognizer: Recognizer, seconds: float) -> Speed:
     )
 
 
-def voice(seconds: float) -> np.ndarray:
-    """Something like a voice, float32 [n] at 16 kHz: a gliding tone through two moving formants, in syllables."""
-    t = np.arange(int(seconds * RATE)) / RATE
-    pitch = 120 + 20 * np.sin(2 * np.pi * 0.7 * t)
-    phase = 2 * np.pi * np.cumsum(pitch) / RATE
-    first = 500 + 250 * np.sin(2 * np.pi * 1.7 * t)
-    second = 1500 + 600 * np.sin(2 * np.pi * 1.1 * t + 1)
-    sound = np.zeros_like(t)
-    for harmonic in range(1, 30):
-        frequency = harmonic * pitch
-        gain = np.exp(-(((frequency - first) / 150) ** 2)) + 0.6 * np.exp(
-            -(((frequency - second) / 200) ** 2)
-        )
-        sound += (gain + 0.02) * np.sin(harmonic * phase)
-    return (0.1 * sound * np.sin(2 * np.pi * 2 * t) ** 2).astype(np.float32)
+def voice() -> np.ndarray:
+    """Ten seconds of a synthetic voice that reads (examples/make_demo.py), float32 [n] at 16 kHz."""
+    return read_audio(Path(__file__).with_name("voice.opus"))

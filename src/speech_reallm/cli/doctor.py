@@ -106,7 +106,6 @@ def _model(name: str | None, cores: int, speed: bool) -> bool:
         print("  fast enough for live speech on average, but words will come late at times")
     else:
         print("  fast enough for live speech")
-    print("  (measured with a synthetic voice; if no words come of it, those of real speech take a little more)")
     return True
 
 
