@@ -17,21 +17,12 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from listening import recognise
 from tqdm import tqdm
 
 from speech_reallm.audio import read_audio
 from speech_reallm.evaluate.wer import align, make_normalizer, total
 from speech_reallm.recognizer import Recognizer
-
-FEED = 3840
-
-
-def recognise(recognizer: Recognizer, audio: np.ndarray) -> str:
-    """The text of audio float32 [N], 16 kHz, fed in pieces of 240 ms."""
-    stream = recognizer.stream(sample_rate=16000)
-    for start in range(0, len(audio), FEED):
-        stream.accept(audio[start : start + FEED])
-    return stream.finish().text
 
 
 def memory_mb() -> int:

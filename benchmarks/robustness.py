@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from listening import RATE, recognise
 
 from speech_reallm.align.synthetic import VOICES, available, speak_words
 from speech_reallm.audio import read_audio
@@ -22,19 +23,9 @@ from speech_reallm.data.augment import add_noise
 from speech_reallm.evaluate.wer import align, make_normalizer, total
 from speech_reallm.recognizer import Recognizer
 
-FEED = 3840
-RATE = 16000
 WORDS = (
     "yes", "no", "stop", "go", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"
 )  # fmt: skip
-
-
-def recognise(recognizer: Recognizer, audio: np.ndarray) -> str:
-    """The text of audio float32 [N], 16 kHz, fed in pieces of 240 ms."""
-    stream = recognizer.stream(sample_rate=RATE)
-    for start in range(0, len(audio), FEED):
-        stream.accept(audio[start : start + FEED])
-    return stream.finish().text
 
 
 def joined(parts: Iterable[np.ndarray], seconds: float) -> np.ndarray:

@@ -10,7 +10,8 @@
 # OUT        where everything goes
 #
 # Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, DECODER;
-# hours of synthetic speech: KOKORO (half an hour a core for an hour), HIBARI. PROCESSES work together, a thread each.
+# hours of synthetic speech: KOKORO (40 minutes a core for an hour), HIBARI, and of lone words by each of them WORDS.
+# PROCESSES work together, a thread each.
 # MODEL is the model folder that comes out, NAME what it is called. Needs npm once, for Kokoro's voices.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,7 +23,7 @@ OUT=${OUT:-out}
 MODEL=${MODEL:-$OUT/model}
 NAME=${NAME:-reallm-default-en}
 ENCODER=${ENCODER:-120} DECODER=${DECODER:-55}
-KOKORO=${KOKORO:-0.8} HIBARI=${HIBARI:-3}
+KOKORO=${KOKORO:-0.9} HIBARI=${HIBARI:-10} WORDS=${WORDS:-0.5}
 PROCESSES=${PROCESSES:-2}
 if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 REALLM="$PYTHON -m speech_reallm"
@@ -74,17 +75,28 @@ tts() {
         (cd "$OUT/tts" && npm pack --silent kokoro-js@1.2.1 && tar xzf kokoro-js-1.2.1.tgz)
 }
 
-# speak ENGINE HOURS: book sentences, by PROCESSES at once
+# speak ENGINE HOURS [NAME OPTION...]: book sentences, by PROCESSES at once
 speak() {
-    local seed pids=()
+    local seed pids=() engine=$1 hours=$2 name=${3:-$1}
+    shift $(($# < 3 ? $# : 3))
     for seed in $(seq "$PROCESSES"); do
-        OMP_NUM_THREADS=1 "$OUT/tts/bin/python" runs/synthetic_speech.py "$1" --voices "$OUT/tts/package/voices" \
-            --text "$TEXT/books.txt" --out "$OUT/speech/$1-$seed" --seed "$seed" \
-            --hours "$(awk "BEGIN {print $2 / $PROCESSES}")" &
+        OMP_NUM_THREADS=1 "$OUT/tts/bin/python" runs/synthetic_speech.py "$engine" "$@" --voices "$OUT/tts/package/voices" \
+            --text "$TEXT/books.txt" --out "$OUT/speech/$name-$seed" --seed "$seed" \
+            --hours "$(awk "BEGIN {print $hours / $PROCESSES}")" &
         pids+=($!)
     done
     for seed in "${pids[@]}"; do wait "$seed" || return 1; done
-    cat "$OUT/speech/$1"-*.jsonl | awk -F'"' '!seen[$4]++' > "$OUT/speech/$1.jsonl"
+    for seed in $(seq "$PROCESSES"); do cat "$OUT/speech/$name-$seed.jsonl"; done |
+        awk -F'"' '!seen[$4]++' > "$OUT/speech/$name.jsonl"
+}
+
+# cut_words: real voices saying a word alone, those that the recogniser makes out
+cut_words() {
+    local name aligned=()
+    for name in librispeech-train kathleen ljspeech speechocean762; do aligned+=("$OUT/aligned/$name.jsonl.gz"); done
+    "$PYTHON" runs/lone_words.py "${aligned[@]}" --count 3000 --out "$OUT/speech/cut-words" &&
+        "$PYTHON" runs/recase.py "$OUT/speech/cut-words.jsonl" "$OUT/manifests/cut-words.jsonl" --model "$MOONSHINE" \
+            --max-wer 0
 }
 
 for needed in "$SPEECH/librispeech-train.jsonl" "$TEXT/books.txt" "$MOONSHINE/config.json"; do
@@ -110,9 +122,13 @@ done
 stage tts tts
 stage kokoro speak kokoro "$KOKORO"
 stage hibari speak hibari "$HIBARI"
-for name in kokoro hibari; do
+stage kokoro-words speak kokoro "$WORDS" kokoro-words --alone
+stage hibari-words speak hibari "$WORDS" hibari-words --alone
+for name in kokoro hibari kokoro-words hibari-words; do
     align "$name" "$OUT/speech/$name.jsonl"
 done
+stage cut-words cut_words
+align cut-words "$OUT/manifests/cut-words.kept.jsonl"
 stage quiet "$PYTHON" runs/quiet.py "$SPEECH/noise.jsonl" "$OUT/speech/quiet"
 train 1-encoder "$ENCODER"
 train 2-decoder "$DECODER"
