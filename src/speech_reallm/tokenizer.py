@@ -12,7 +12,7 @@ from .errors import UserError
 # SentencePiece writes a space as this character (U+2581)
 SPACE = "\u2581"
 # <s>: what a reading decoder takes for its last piece before it has written any
-START = 1
+START, END = 1, 2
 
 
 class Tokenizer:

@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..tokenizer import END, START
+
 
 def load_moonshine(folder: str | Path, rows: Sequence[int] | None = None) -> dict[str, Tensor]:
     """Weights by our names: `encoder.*` of WaveformEncoder and, with `rows`, `decoder.*` of LlamaDecoder.
@@ -86,7 +88,11 @@ def _encoder(source: dict[str, Tensor]) -> dict[str, Tensor]:
 def _decoder(source: dict[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
     table = source["embed_tokens.weight"][torch.as_tensor(rows)]
     # one table embeds and answers there; its means count in the answers
-    result = {"embed.weight": _centred(table.T).T, "head.weight": table, "norm.weight": source["norm.weight"]}
+    head = table.clone()
+    if list(rows).count(rows[END]) > 1:
+        # BLANK is what the end of the text was (moonshine_pieces.py); now that is answered as little as the beginning
+        head[END] = table[START]
+    result = {"embed.weight": _centred(table.T).T, "head.weight": head, "norm.weight": source["norm.weight"]}
     for i in range(_layers(source)):
         theirs, ours = f"layers.{i}.", f"blocks.{i}."
         own, other = theirs + "self_attn.", theirs + "encoder_attn."
