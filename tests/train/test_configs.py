@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,21 @@ def test_stages_of_the_recipe_fit_together() -> None:
     readme = (RECIPE / "README.md").read_text()
     for said in (teacher.data.tokenizer, teacher.out, reallm.out, f"--vocab {reallm.model.vocab_size}"):
         assert said in readme
+
+
+def test_stages_of_the_default_model_fit_together() -> None:
+    encoder, decoder, joint = (
+        load_config(str(path), []) for path in sorted((ROOT / "configs/default").glob("*.yaml"))
+    )
+    assert encoder.out in decoder.init and joint.init == (decoder.out,)
+    assert decoder.data == joint.data and decoder.model.decoder == joint.model.decoder
+    plain = [dataclasses.replace(c.model.encoder, dropout=0.0) for c in (encoder, decoder, joint)]
+    assert plain[0] == plain[1] == plain[2]
+    # the script runs them in this order
+    script = (ROOT / "runs/ship.sh").read_text()
+    places = [script.index(f"train {path.stem}") for path in sorted((ROOT / "configs/default").glob("*.yaml"))]
+    assert places == sorted(places)
+    assert f"export \"{joint.out.replace('out/', '$OUT/')}\"" in script
 
 
 def write(path: Path, model: str) -> str:
