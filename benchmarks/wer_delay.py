@@ -3,8 +3,8 @@
     python benchmarks/wer_delay.py --model "this one" now-0.json now-1.json --model before old-0.json old-1.json \
         --out docs/wer-delay.png
 
-Each --model is a name and its evaluations, one for each label delay. The dot is at the median delay; a line to the right
-goes to the 90th percentile, lines up and down to the ends of the 95 % interval of the error rate.
+Each --model is a name and its evaluations, one for each label delay. The dot is at the median delay; a line to the
+right goes to the 90th percentile, lines up and down to the ends of the 95 % interval of the error rate.
 """
 
 from __future__ import annotations
