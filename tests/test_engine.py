@@ -110,8 +110,9 @@ def read(decoder: ort.InferenceSession, heard: Iterator[dict[str, np.ndarray]]) 
             piece = int(log_probs.argmax())
             if piece == BLANK:
                 break
-            cache["cache.k"][:, :, position % (WINDOW - 1)] = new_k
-            cache["cache.v"][:, :, position % (WINDOW - 1)] = new_v
+            # the first is kept
+            slot = 1 + (position - 1) % (WINDOW - 2) if position else 0
+            cache["cache.k"][:, :, slot], cache["cache.v"][:, :, slot] = new_k, new_v
             written.append(piece)
             pieces.append(piece)
             last = chunk
@@ -149,13 +150,16 @@ def test_to_a_reading_decoder_waiting_leaves_no_trace(engine: Engine, frame_chun
     decoded = engine.step([state], [chunks(40)])[0]
     said = sum(len(d.ids) for d in decoded)
     assert state.decoder["position"] == (said if frame_chunks else said + 38)
-    silence = np.zeros((WINDOW, SAMPLES), np.float32)
-    engine.step([state], [silence])
-    before = {name: array.copy() for name, array in state.decoder.items()}
-    assert not any(d.ids for d in engine.step([state], [silence])[0])
-    changed = {name for name, array in state.decoder.items() if not np.array_equal(array, before[name])}
     past = {"piece", "position", "cache.k", "cache.v"}
-    assert changed & past == (set() if frame_chunks else past - {"piece"})
+    waited = 0
+    for chunk in chunks(40, seed=1):
+        before = {name: array.copy() for name, array in state.decoder.items()}
+        if not engine.step([state], [chunk[None]])[0][0].ids:
+            changed = {name for name, array in state.decoder.items() if not np.array_equal(array, before[name])}
+            assert changed & past <= (set() if frame_chunks else past)
+            assert frame_chunks or {"position", "cache.k"} <= changed
+            waited += 1
+    assert waited
 
 
 def test_frames_lie_where_the_contract_says(model_folder: Path, engine: Engine, frame_chunks: int) -> None:

@@ -87,6 +87,8 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if self.dim % self.heads or self.heads % self.kv:
             raise UserError("decoder.dim must be a multiple of decoder.heads, and these of decoder.kv_heads")
+        if self.frame_chunks and self.window < 3:
+            raise UserError("decoder.window must be at least 3 for a decoder that reads frames")
         if not 0 <= self.frame_chunks <= 256:
             raise UserError("decoder.frame_chunks must be from 0 to 256")
 

@@ -17,6 +17,7 @@ import onnxruntime as ort
 
 from .errors import UserError
 from .modelfolder import ModelFolder
+from .ring import ring_slot
 from .tokenizer import START
 
 # state of one stream, all tensors together; a large pretrained decoder stays well below
@@ -256,8 +257,8 @@ class Engine:
 
 
 def _remember(inputs: dict[str, np.ndarray], i: int, key: np.ndarray, value: np.ndarray) -> None:
-    """A micro-step's key and value [L, H*d] go into the ring of row i."""
-    slot = inputs["position"][i] % inputs["cache.k"].shape[2]
+    """A micro-step's key and value [L, H*d] go into the ring of row i; `frames` are a reading decoder's."""
+    slot = ring_slot(inputs["position"][i], inputs["cache.k"].shape[2], "frames" in inputs)
     inputs["cache.k"][i, :, slot] = key
     inputs["cache.v"][i, :, slot] = value
     inputs["position"][i] += 1

@@ -137,7 +137,7 @@ def _describe(path: Path, config: dict[str, Any], where: str) -> ModelFolder:
         default_delay=integer("default_delay", 0, MAX_DELAY),
         vocab_size=vocab_size,
         blank_id=integer("blank_id", 0, vocab_size - 1),
-        window=integer("window", 2, MAX_WINDOW),
+        window=integer("window", 3 if config.get("frame_chunks") else 2, MAX_WINDOW),
         frame_chunks=integer("frame_chunks", 0, MAX_FRAME_CHUNKS),
         max_pieces_per_chunk=integer("max_pieces_per_chunk", 1, MAX_PIECES),
     )

@@ -160,7 +160,7 @@ class LlamaDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One position. x [B, D], position [B] int64 -> logits [B, V], new keys and values [B, L, H * d].
 
-        The caller writes those into slot position % (window - 1) of the ring and adds one to position; of a reading
+        The caller writes those into the ring (ring_slot() says where) and adds one to position; of a reading
         decoder only where a piece is written. Such a one takes the ring of frames [B, N * F, E] and chunk [B] too.
         """
         cos, sin = rotary(position, self.rotary_dims, self.config.rope_theta)

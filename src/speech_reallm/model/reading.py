@@ -28,10 +28,13 @@ class Reading:
     written: Tensor
 
     def past(self, window: int) -> Tensor:
-        """Additive mask [B, 1, T, T]: a position sees itself and, within the window, where pieces were written."""
+        """Additive mask [B, 1, T, T]: a position sees itself and where pieces were written, the first and the last ones
+        that the window has room for.
+        """
         steps = torch.arange(self.chunk.shape[1], device=self.chunk.device)
         earlier = steps[:, None] > steps[None]
-        near = self.position[:, None, :] > self.position[:, :, None] - window
+        # as ring_slot() keeps them: the first in a slot of its own
+        near = (self.position[:, None, :] > self.position[:, :, None] - window + 1) | (self.position[:, None, :] == 0)
         seen = (earlier & near & self.written[:, None, :]) | (steps[:, None] == steps[None])
         return torch.where(seen, 0.0, MASKED).unsqueeze(1)
 

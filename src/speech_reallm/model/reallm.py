@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
+from ..ring import ring_slot
 from ..tokenizer import START
 from .encoder import build_encoder
 from .llama import LlamaDecoder
@@ -157,7 +158,7 @@ class ReaLLM(nn.Module):
             log_probs, k, v = self.step(speech[rows, now], piece, state)
             best = torch.where(said >= cap, blank, log_probs.argmax(-1))
             remembered = rows[active & ((best != blank) | (not self.reads))]
-            slot = state.position[remembered] % ring
+            slot = ring_slot(state.position[remembered], ring, self.reads)
             state.cache_k[remembered, :, slot] = k[remembered].float()
             state.cache_v[remembered, :, slot] = v[remembered].float()
             state.position[remembered] += 1
