@@ -22,7 +22,7 @@ MOONSHINE=${MOONSHINE:-../shared/models/moonshine-tiny-en}
 OUT=${OUT:-out}
 MODEL=${MODEL:-$OUT/model}
 NAME=${NAME:-reallm-default-en}
-ENCODER=${ENCODER:-120} DECODER=${DECODER:-60} JOINT=${JOINT:-45}
+ENCODER=${ENCODER:-120} DECODER=${DECODER:-55} JOINT=${JOINT:-60}
 KOKORO=${KOKORO:-0.9} HIBARI=${HIBARI:-10} WORDS=${WORDS:-0.5}
 PROCESSES=${PROCESSES:-2}
 if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
