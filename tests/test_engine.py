@@ -85,7 +85,7 @@ def interleave(decoder: ort.InferenceSession, heard: Iterator[dict[str, np.ndarr
             cache["cache.v"][:, :, position % (WINDOW - 1)] = new_v
             position += 1
             piece = int(log_probs.argmax())
-            if piece == BLANK or len(pieces) == CAP:
+            if piece == BLANK or len(pieces) == CAP or piece in pieces:
                 break
             pieces.append(piece)
         result.append(pieces)
@@ -108,7 +108,7 @@ def read(decoder: ort.InferenceSession, heard: Iterator[dict[str, np.ndarray]]) 
                 OUTPUTS, {"embedding": out["embedding"], **inputs, **frames, **cache}
             )
             piece = int(log_probs.argmax())
-            if piece == BLANK:
+            if piece == BLANK or piece in pieces:
                 break
             # the first is kept
             slot = 1 + (position - 1) % (WINDOW - 2) if position else 0
@@ -216,15 +216,17 @@ def test_nothing_to_do(engine: Engine) -> None:
     assert engine.step([engine.new_state()], [none]) == [[]]
 
 
-def test_pieces_per_chunk_are_capped(tmp_path: Path, frame_chunks: int) -> None:
+def test_pieces_per_chunk_are_capped_and_differ(tmp_path: Path, frame_chunks: int) -> None:
     folder = write_model(tmp_path / "chatty", blank_bias=-1000.0, frame_chunks=frame_chunks)
     engine = Engine(open_folder(folder))
     state = engine.new_state()
-    decoded = engine.step([state], [chunks(8)])[0]
-    assert [len(d.ids) for d in decoded] == [CAP] * 6
+    decoded = engine.step([state], [chunks(80)])[0]
+    lengths = [len(d.ids) for d in decoded]
+    assert len(lengths) == 78 and min(lengths) > 0 and max(lengths) == CAP
+    assert all(len(set(d.ids)) == len(d.ids) for d in decoded)
     # of an interleaving decoder the embedding and every piece, the last one too, have been fed
-    assert state.decoder["position"] == 6 * (CAP if frame_chunks else CAP + 1)
-    assert ids(decoded) == by_the_book(folder, chunks(8), 1)
+    assert state.decoder["position"] == sum(lengths) + (0 if frame_chunks else 78)
+    assert ids(decoded) == by_the_book(folder, chunks(80), 1)
 
 
 def test_no_look_ahead(tmp_path: Path, frame_chunks: int) -> None:

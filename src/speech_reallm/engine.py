@@ -220,7 +220,8 @@ class Engine:
             for j in range(size - 1, -1, -1):
                 row, symbol = rows[j], int(best[j])
                 places = [(row.state.decoder, 0)] if alone else [(row.state.decoder, 0), (batch, j)]
-                is_piece = symbol != blank and len(row.ids) < cap
+                # what is written twice after one embedding is a line being read again and again: on to the next
+                is_piece = symbol != blank and len(row.ids) < cap and symbol not in row.ids
                 # an interleaving decoder remembers every micro-step; to a reading one waiting leaves no trace
                 if is_piece or not self.folder.frame_chunks:
                     for place in places:

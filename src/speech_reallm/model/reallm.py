@@ -149,14 +149,18 @@ class ReaLLM(nn.Module):
         # an interleaving decoder forgets the last piece once it hears the next embedding
         first = START if self.reads else -1
         piece = torch.full((batch,), first)
-        said = torch.zeros(batch, dtype=torch.int64)
         result: list[list[int]] = [[] for _ in range(batch)]
+        # after the embedding at hand
+        said: list[list[int]] = [[] for _ in range(batch)]
         while bool((active := state.chunk < lengths).any()):
             now = state.chunk.clamp(max=speech.shape[1] - 1)
             if self.reads:
                 state.frames.unflatten(1, (held, per))[rows, state.chunk % held] = by_chunk[rows, now]
             log_probs, k, v = self.step(speech[rows, now], piece, state)
-            best = torch.where(said >= cap, blank, log_probs.argmax(-1))
+            best = log_probs.argmax(-1)
+            for row, ids in enumerate(said):
+                if len(ids) >= cap or int(best[row]) in ids:
+                    best[row] = blank
             remembered = rows[active & ((best != blank) | (not self.reads))]
             slot = ring_slot(state.position[remembered], ring, self.reads)
             state.cache_k[remembered, :, slot] = k[remembered].float()
@@ -167,10 +171,10 @@ class ReaLLM(nn.Module):
                 if symbol == blank:
                     state.chunk[row] += 1
                     state.waited[row] += 1
-                    said[row] = 0
+                    said[row] = []
                     piece[row] = piece[row] if self.reads else first
                 else:
                     result[row].append(symbol)
                     piece[row], state.waited[row] = symbol, 0
-                    said[row] += 1
+                    said[row].append(symbol)
         return result
