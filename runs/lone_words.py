@@ -10,35 +10,22 @@ runs/recase.py keep those that an offline recogniser makes out (--max-wer 0).
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import re
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
+from utterances import RATE, between_silences, write_utterance
+
+from speech_reallm.data.manifests import load_audio, load_manifest
 
 # seconds: shortest word, what is kept before and after it, fade
 SHORTEST, BEFORE, AFTER, FADE = 0.28, 0.06, 0.08, 0.025
-RATE = 16000
-
-
-def between_silences(audio: np.ndarray, rng: random.Random) -> np.ndarray:
-    """float32 [n], 16 kHz, at full scale with 0.2 to 1.5 s of silence or faint noise before and after."""
-    audio = audio / max(float(np.abs(audio).max()), 1e-4)
-    whole = np.pad(audio, [round(rng.uniform(0.2, 1.5) * RATE) for _ in range(2)])
-    if rng.random() < 0.7:
-        level = 10 ** (rng.uniform(-70, -35) / 20)
-        whole = whole + level * np.random.default_rng(rng.getrandbits(32)).standard_normal(len(whole))
-    return whole.astype(np.float32)
 
 
 def main() -> None:
-    import soundfile
-    from tqdm import tqdm
-
-    from speech_reallm.data.manifests import load_audio, load_manifest
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -73,15 +60,7 @@ def main() -> None:
             sound[-len(ramp) :] *= ramp[::-1]
             audio = between_silences(sound, rng) * 10 ** (rng.uniform(-14, -1) / 20)
             name = f"{cut.id}-{round(item.start * 1000)}"
-            soundfile.write(
-                args.out / f"{name}.opus", audio, RATE, format="OGG", subtype="OPUS", compression_level=0.8
-            )
-            row = {
-                "id": name,
-                "audio": f"{args.out.name}/{name}.opus",
-                "duration": round(len(audio) / RATE, 3),
-            }
-            rows.write(json.dumps({**row, "speaker": speaker, "text": word}) + "\n")
+            write_utterance(audio, args.out, rows, name=name, speaker=speaker, text=word)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import random
 import re
 import subprocess
@@ -27,9 +26,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
-from lone_words import between_silences
+from utterances import between_silences, write_utterance
 from voices import FLITE, RATE, Voices
 
 # ratios by which pitch and formants move
@@ -96,19 +94,7 @@ def main() -> None:
             if args.alone:
                 audio = between_silences(audio, rng)
             audio *= 10 ** (rng.uniform(-14, -1) / 20) / max(float(np.abs(audio).max()), 1e-4)
-            soundfile.write(
-                args.out / f"{name}.opus", audio, 16000, format="OGG", subtype="OPUS", compression_level=0.8
-            )
-            row = {
-                "id": name,
-                "audio": f"{args.out.name}/{name}.opus",
-                "duration": round(len(audio) / 16000, 3),
-                "speaker": speaker,
-                "text": text,
-            }
-            rows.write(json.dumps(row, ensure_ascii=False) + "\n")
-            rows.flush()
-            total += row["duration"]
+            total += write_utterance(audio, args.out, rows, name=name, speaker=speaker, text=text)
     print(f"{args.out.with_suffix('.jsonl')}: {total / 3600:.2f} hours more")
 
 

@@ -93,9 +93,7 @@ class ReaLLMTask(nn.Module):
         self.teacher: OfflineTeacher | None = None
         if config.teacher:
             if config.cache or not self.model.reads:
-                raise UserError(
-                    "a reallm run with `teacher` trains a reading decoder from audio, without `cache`"
-                )
+                raise UserError("a reallm run with `teacher` trains a reading decoder from audio, without `cache`")
             self.teacher = OfflineTeacher(config.teacher, model, self.tokenizer, config.teacher_tail)
         self.model.to(own_device())
         if config.stray and not self.model.reads:
@@ -291,9 +289,7 @@ class ReaLLMTask(nn.Module):
         place = written.int().argsort(dim=1, descending=True, stable=True)[:, : int(written.sum(1).max())]
         text = F.pad(batch.pieces.gather(1, place).clamp(min=0), (1, 0), value=START)
         opinion = teacher.answers(target, batch.lengths, text)
-        row, step = ((batch.targets != IGNORE) & (batch.targets != config.model.blank_id)).nonzero(
-            as_tuple=True
-        )
+        row, step = ((batch.targets != IGNORE) & (batch.targets != config.model.blank_id)).nonzero(as_tuple=True)
         opinion = opinion[row, written.cumsum(1)[row, step]]
         log_probs = logits[row, step].log_softmax(-1)
         # both ways to say what is right share the weight of a piece: what the labels have of it is taken back
