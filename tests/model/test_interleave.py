@@ -84,37 +84,64 @@ def test_end_times_to_chunks():
 def test_on_the_alignment_what_is_due_is_what_comes_next(utterance):
     pieces, ends, chunks, delay, _ = utterance
     made = interleave(pieces, ends, chunks, delay, BLANK, cap=99)
-    assert due(made, np.arange(len(pieces)), pieces, ends, delay, BLANK).tolist() == made.targets.tolist()
+    answers = due(made, np.arange(len(pieces)), pieces, ends, delay, BLANK)
+    assert answers.targets.tolist() == made.targets.tolist() and answers.follows.tolist() == made.follows.tolist()
 
 
 @settings(max_examples=200, deadline=None)
 @given(utterances(), st.integers(0, 9))
-def test_off_the_alignment_answers_depend_on_the_last_piece_and_the_chunk_alone(utterance, seed):
+def test_off_the_alignment_answers_depend_on_the_furthest_piece_and_the_chunk_alone(utterance, seed):
     pieces, ends, chunks, delay, _ = utterance
     kept, where = strayed(np.array(ends, np.int64), 0.5, np.random.default_rng(seed))
     assert len(where) == len(kept) and (np.diff(where) >= 0).all() and (where >= 0).all()
     made = interleave([pieces[k] for k in kept], where, chunks, delay, BLANK, cap=99)
-    written, following, chunk = 0, 0, -1
+    written, last, furthest, chunk = 0, -1, -1, -1
     answers = due(made, kept, pieces, ends, delay, BLANK)
-    for piece, embedding, answer in zip(made.pieces, made.chunks, answers, strict=True):
+    for i, (piece, embedding) in enumerate(zip(made.pieces, made.chunks, strict=True)):
         chunk = max(chunk, embedding)
         if piece >= 0:
-            following, written = kept[written] + 1, written + 1
+            last, written = kept[written], written + 1
+            furthest = max(furthest, last)
+        following = furthest + 1
         while following < len(pieces) and ends[following] + delay < chunk - PATIENCE:
             following += 1
+        furthest = following - 1
         is_due = following < len(pieces) and ends[following] + delay <= chunk
-        assert answer == (pieces[following] if is_due else BLANK)
+        assert answers.targets[i] == (pieces[following] if is_due else BLANK)
+        assert answers.follows[i] == (is_due and following == last + 1)
 
 
 def test_a_path_strays_late_and_early_and_gives_up_what_is_too_late():
     ends = np.arange(4000) // 2
     kept, where = strayed(ends, 0.1, np.random.default_rng(0))
-    late = where - ends[kept]
+    first = np.diff(np.maximum.accumulate(kept), prepend=-1) > 0
+    late = (where - ends[kept])[first]
     assert late.max() == PATIENCE and late.min() == -1
     assert (late > 0).sum() > 400 and (late < 0).sum() > 20
-    assert 20 < len(ends) - len(kept) < 1000
+    assert 20 < len(ends) - first.sum() < 1000
     kept, where = strayed(ends, 0.0, np.random.default_rng(0))
     assert (where == ends).all() and len(kept) == len(ends)
+
+
+def test_a_path_reads_a_line_again():
+    ends = np.arange(4000) // 2
+    kept, where = strayed(ends, 0.1, np.random.default_rng(0))
+    again = np.diff(np.maximum.accumulate(kept), prepend=-1) == 0
+    assert 100 < again.sum() < 800
+    # in the order of the line, from a piece that stands shortly before
+    begins = np.flatnonzero(np.diff(kept) <= 0) + 1
+    assert again[begins].all() and 0 <= (kept[begins - 1] - kept[begins]).max() < 16
+    assert (where[begins] - where[begins - 1] <= 1).mean() > 0.9
+
+
+def test_out_of_a_line_read_again_the_answer_is_what_comes_after_it():
+    pieces, ends = [7, 8, 9], [0, 1, 4]
+    made = interleave([7, 8, 7, 9], [0, 1, 2, 4], 5, 0, BLANK)
+    answers = due(made, np.array([0, 1, 0, 2]), pieces, ends, 0, BLANK)
+    #                                 e0  7      e1 8      e2     7      e3     e4 9
+    assert answers.targets.tolist() == [7, BLANK, 8, BLANK, BLANK, BLANK, BLANK, 9, BLANK]
+    # what the teacher would say after 7 is 8, wrong now; it is not asked before 9 either
+    assert answers.follows.tolist() == [True, False, True] + [False] * 6
 
 
 def test_a_decoder_that_was_mute_goes_on_with_what_it_hears_now():
@@ -122,4 +149,5 @@ def test_a_decoder_that_was_mute_goes_on_with_what_it_hears_now():
     # nothing written for six chunks: 7 is given up, then 8
     made = interleave([9], [8], 9, 0, BLANK)
     answers = due(made, np.array([2]), pieces, ends, 0, BLANK)
-    assert answers.tolist() == [7] * 6 + [8, BLANK, 9, BLANK]
+    assert answers.targets.tolist() == [7] * 6 + [8, BLANK, 9, BLANK]
+    assert answers.follows.tolist() == [True] * 6 + [False] * 4

@@ -7,7 +7,7 @@ next input is an embedding, and BLANK at the last position. (Seide et al., Inter
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,11 +19,13 @@ class Interleaved:
     pieces: the piece at each position, -1 where the input is an embedding.
     chunks: the embedding's number at each position, -1 where the input is a piece.
     targets: the symbol to predict.
+    follows: where the target is the piece after the one last written, bool [T].
     """
 
     pieces: np.ndarray
     chunks: np.ndarray
     targets: np.ndarray
+    follows: np.ndarray
 
 
 def place(end_chunks: Sequence[int], n_chunks: int, delay: int, cap: int) -> list[int]:
@@ -66,7 +68,7 @@ def interleave(
     chunks[tokens < 0] = np.arange(embeddings)
     targets = np.full(length, blank, np.int64)
     targets[:-1] = np.where(tokens[1:] >= 0, tokens[1:], blank)
-    return Interleaved(pieces=tokens, chunks=chunks, targets=targets)
+    return Interleaved(pieces=tokens, chunks=chunks, targets=targets, follows=targets != blank)
 
 
 # a piece that is overdue by more chunks than this is given up: what was not made out must not hold up what follows
@@ -75,43 +77,61 @@ PATIENCE = 5
 
 def due(
     path: Interleaved, kept: np.ndarray, pieces: Sequence[int], end_chunks: Sequence[int], delay: int, blank: int
-) -> np.ndarray:
-    """What a reading decoder should answer at each position of a path, however it came there: int64 [T].
+) -> Interleaved:
+    """The path with what a reading decoder should answer at each of its positions, however it came there.
 
     path: an interleaving of those of `pieces` whose numbers are in `kept`, which may write them earlier or later than
-    they are due. A position's answer depends on the last piece written and the chunk alone: the first piece after it
-    that is due by now and not to be given up, else BLANK.
+    they are due, or again. A position's answer depends on how far the text has come and the chunk alone: the first
+    piece after the furthest one written that is due by now and not to be given up, else BLANK.
     """
     when = np.append(np.asarray(end_chunks, np.int64) + delay, np.iinfo(np.int64).max)
     chunk = np.maximum.accumulate(path.chunks)
-    # the piece after the last one written, and the first that is not given up
-    following = np.append(0, kept + 1)[np.cumsum(path.pieces >= 0)]
+    written = np.cumsum(path.pieces >= 0)
+    after = np.append(0, kept + 1)
+    # the piece after the furthest one written, and the first that is not given up
+    following = np.maximum.accumulate(after)[written]
     following = np.maximum(following, np.searchsorted(when, chunk - PATIENCE))
-    return np.where(when[following] <= chunk, np.append(np.asarray(pieces, np.int64), blank)[following], blank)
+    is_due = when[following] <= chunk
+    targets = np.where(is_due, np.append(np.asarray(pieces, np.int64), blank)[following], blank)
+    return replace(path, targets=targets, follows=is_due & (after[written] == following))
 
 
-# how far a path strays: a chunk early, or late by one chunk and, each time as likely as here, one more
+# how a path strays where it does: a chunk early, or late by one chunk and, each time as likely as here, one more
 _EARLY, _MORE, _LATEST = 0.3, 0.65, 12
 # pieces that it stays late for, at most
 _LONGEST = 6
+# how often, against the other ways, it reads what it has written again, from about so many pieces back, from so many at
+# most; between the pieces there is now and then a chunk
+_AGAIN, _BACK, _FURTHEST, _PAUSE = 0.25, 5, 16, 0.3
 
 
 def strayed(end_chunks: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A path that strays now and then from pieces that end in these chunks, in order: what it writes, and where.
 
     Each piece begins a stretch of lateness, or is early, with probability `share`; what comes after a late piece
-    waits for it. A path that is so late that pieces are given up goes on behind them. Returns the numbers of the pieces
-    written and the chunks in which they then seem to end, both int64 [K <= U].
+    waits for it. Less often some of the pieces before are written again, all of them or the first few. A path that is so
+    late that pieces are given up goes on behind them. Returns the numbers of the pieces written and the chunks in which
+    they then seem to end, both int64 [K].
     """
-    shift = np.zeros(len(end_chunks), np.int64)
-    for start in np.flatnonzero(rng.random(len(end_chunks)) < share):
+    count = len(end_chunks)
+    shift = np.zeros(count, np.int64)
+    for start in np.flatnonzero(rng.random(count) < share):
         if rng.random() < _EARLY:
             shift[start] = -1
         else:
             shift[start : start + rng.integers(1, _LONGEST + 1)] = min(rng.geometric(1 - _MORE), _LATEST)
-    where = np.maximum.accumulate(np.maximum(end_chunks + shift, 0))
-    kept = np.flatnonzero(where - end_chunks <= PATIENCE)
-    return kept, where[kept]
+    numbers, where, again = np.arange(count), np.maximum(end_chunks + shift, 0), np.zeros(count, bool)
+    # from the end, so that places before stay what they are
+    for last in np.flatnonzero(rng.random(count) < share * _AGAIN)[::-1]:
+        first = max(last + 1 - min(rng.geometric(1 / _BACK), _FURTHEST), 0)
+        stretch = np.arange(first, rng.integers(first, last + 1) + 1)
+        numbers = np.insert(numbers, last + 1, stretch)
+        where = np.insert(where, last + 1, where[last] + np.cumsum(rng.random(len(stretch)) < _PAUSE))
+        again = np.insert(again, last + 1, np.ones(len(stretch), bool))
+    where = np.maximum.accumulate(where)
+    given_up = ~again & (where - end_chunks[numbers] > PATIENCE)
+    kept = ~np.isin(numbers, numbers[given_up])
+    return numbers[kept], where[kept]
 
 
 def deinterleave(targets: Sequence[int], blank: int) -> tuple[list[int], list[int]]:

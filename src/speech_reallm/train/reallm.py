@@ -39,7 +39,8 @@ IGNORE = -100
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class ReaLLMBatch:
-    """Frames [B, T, D] or audio [B, N]; delay [B] chunks; interleaving [B, P] (targets IGNORE beyond the end).
+    """Frames [B, T, D] or audio [B, N]; delay [B] chunks; interleaving [B, P], beyond whose end targets are
+    IGNORE and follows is False.
 
     `clean` [B, N] is the audio without noise, of `lengths` [B] samples, for a teacher.
     """
@@ -54,6 +55,7 @@ class ReaLLMBatch:
     pieces: Tensor
     chunks: Tensor
     targets: Tensor
+    follows: Tensor
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -230,8 +232,7 @@ class ReaLLMTask(nn.Module):
             kept, where = strayed(ends, self.config.stray, rng)
         sequence = interleave(pieces[kept], where, chunks, delay, model.blank_id, model.max_pieces_per_chunk)
         if self.config.stray:
-            targets = due(sequence, kept, pieces, ends, delay, model.blank_id)
-            sequence = dataclasses.replace(sequence, targets=targets)
+            sequence = due(sequence, kept, pieces, ends, delay, model.blank_id)
         return sequence
 
     @staticmethod
@@ -246,6 +247,7 @@ class ReaLLMTask(nn.Module):
             pieces=pad([s.pieces for s in sequences], -1),
             chunks=pad([s.chunks for s in sequences], -1),
             targets=pad([s.targets for s in sequences], IGNORE),
+            follows=pad([s.follows for s in sequences], False),
             **inputs,
         )
 
@@ -289,7 +291,8 @@ class ReaLLMTask(nn.Module):
         place = written.int().argsort(dim=1, descending=True, stable=True)[:, : int(written.sum(1).max())]
         text = F.pad(batch.pieces.gather(1, place).clamp(min=0), (1, 0), value=START)
         opinion = teacher.answers(target, batch.lengths, text)
-        row, step = ((batch.targets != IGNORE) & (batch.targets != config.model.blank_id)).nonzero(as_tuple=True)
+        # it says what comes after the last piece, and is not asked where something else should come
+        row, step = batch.follows.nonzero(as_tuple=True)
         opinion = opinion[row, written.cumsum(1)[row, step]]
         log_probs = logits[row, step].log_softmax(-1)
         # both ways to say what is right share the weight of a piece: what the labels have of it is taken back
