@@ -21,6 +21,7 @@ from listening import recognise
 from tqdm import tqdm
 
 from speech_reallm.audio import read_audio
+from speech_reallm.config import SAMPLE_RATE
 from speech_reallm.evaluate.wer import align, make_normalizer, total
 from speech_reallm.recognizer import Recognizer
 
@@ -67,23 +68,23 @@ def main() -> None:
     audio = {name: read_audio(args.manifest.parent / row["audio"]) for name, row in needed.items()}
     texts = {name: normalize(row["text"]).split() for name, row in needed.items()}
     recognizer = Recognizer.load(args.model)
-    seconds = sum(map(len, audio.values())) / 16000 + sum(r["duration"] for *_, group in recordings for r in group)
+    seconds = sum(map(len, audio.values())) / SAMPLE_RATE + sum(r["duration"] for *_, group in recordings for r in group)
     work = tqdm(total=round(seconds), unit="s")
     counts = {}
     for name, samples in audio.items():
         counts[name] = align(texts[name], normalize(recognise(recognizer, samples)).split()).counts
-        work.update(len(samples) // 16000)
+        work.update(len(samples) // SAMPLE_RATE)
     joined, spent, heard, grown = defaultdict(list), 0.0, 0.0, 0
     for minutes, kind, group in recordings:
         whole = np.concatenate([audio[row["id"]] for row in group])
         before, begun = memory_mb(), time.process_time()
         text = normalize(recognise(recognizer, whole)).split()
-        spent, heard = spent + time.process_time() - begun, heard + len(whole) / 16000
+        spent, heard = spent + time.process_time() - begun, heard + len(whole) / SAMPLE_RATE
         grown = max(grown, memory_mb() - before)
         truth = [w for row in group for w in texts[row["id"]]]
         short = total(counts[row["id"]] for row in group)
         joined[minutes, kind].append((align(truth, text).counts, short))
-        work.update(len(whole) // 16000)
+        work.update(len(whole) // SAMPLE_RATE)
     work.close()
     print("| minutes | recordings of | how many | words | WER in one stream, % | one by one, % | ratio |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")

@@ -239,8 +239,12 @@ class TrainConfig:
     cache: str | None = None
     # reallm: probability of replacing a fed-back piece by a random one (exposure bias)
     piece_noise: float = 0.0
+    # reallm: probability of replacing one by what the model itself, asked first, would have written there: where it is
+    # in doubt its own mistakes come up, and it learns to go on after them
+    piece_sampling: float = 0.0
     # reallm, reading decoders: probability that the path leaves the alignment at a piece, by being some chunks late or
-    # one early; what should be said stays what it is, so the decoder learns to find its way back
+    # one early or, a quarter as often, by writing the last pieces again; what should be said stays what it is, so the
+    # decoder learns to find its way back
     stray: float = 0.0
     # reallm: loss weight of BLANK targets
     blank_weight: float = 1.0

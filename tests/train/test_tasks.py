@@ -165,6 +165,20 @@ def test_only_a_reading_decoder_is_taught_or_strays(corpus: Corpus, tmp_path: Pa
         make(tiny("reallm", corpus, tmp_path / "a", **settings, teacher=str(tmp_path / "encoder")))
 
 
+def test_pieces_are_replaced_by_what_the_model_would_write(corpus: Corpus, tmp_path: Path) -> None:
+    config, task = make(tiny("reallm", corpus, tmp_path, piece_sampling=0.3, model__decoder__dropout=0.0))
+    batch = next(task.epoch(0, 0))
+    with torch.no_grad():
+        frames = task.model.encoder(batch.audio)
+        # so sure of itself that every draw is the best answer
+        task.model.decoder.head.weight *= 1e4
+        best = task.model(frames, batch.delay, batch.pieces, batch.chunks)[:, :-1, 4:].argmax(-1) + 4
+    fed = task._sampled(frames, batch)
+    changed = fed != batch.pieces
+    assert not changed[batch.pieces < 0].any() and (fed[:, 1:] == best)[changed[:, 1:]].all()
+    assert 0.1 < changed.sum() / (batch.pieces >= 0).sum() < 0.45
+
+
 def test_missing_alignment_says_what_to_do(corpus: Corpus, out: Path) -> None:
     config, task = make(tiny("reallm", corpus, out, data__train=[str(corpus.plain)]))
     with pytest.raises(UserError, match="make the manifest with `reallm align`"):

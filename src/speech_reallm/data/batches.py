@@ -26,7 +26,7 @@ from .manifests import load_audio, load_manifest
 
 # of the utterances joined to another: the share of those without words, where there are such, and of anyone's
 WORDLESS = 0.2
-ANYONE = 0.5
+ANYONE = 0.65
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -267,6 +267,8 @@ class ReaLLMTask(nn.Module):
         else:
             frames = augment(batch.frames) if augment else batch.frames
         pieces = batch.pieces
+        if self.training and self.config.piece_sampling:
+            pieces = self._sampled(frames, batch)
         if self.training and self.config.piece_noise:
             hit = (torch.rand(pieces.shape, device=pieces.device) < self.config.piece_noise) & (pieces >= 0)
             pieces = torch.where(hit, torch.randint_like(pieces, 4, self.config.model.vocab_size), pieces)
@@ -276,6 +278,20 @@ class ReaLLMTask(nn.Module):
             taught, more = self._taught(batch, frames.float(), logits)
             loss, metrics = loss + taught, metrics | more
         return loss, metrics
+
+    @torch.no_grad()
+    def _sampled(self, frames: Tensor, batch: ReaLLMBatch) -> Tensor:
+        """The batch's pieces [B, P], some of them drawn from the model's answers there, BLANK left out.
+
+        Scheduled sampling in two passes (Mihaylova and Martins, ACL 2019 student workshop).
+        """
+        logits = self.model(frames.detach(), batch.delay, batch.pieces, batch.chunks).float()
+        logits[..., :4] = -torch.inf
+        # a draw from the softmax is the maximum of the logits with Gumbel noise
+        drawn = (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)
+        drawn = F.pad(drawn[:, :-1], (1, 0))
+        hit = (torch.rand(drawn.shape, device=drawn.device) < self.config.piece_sampling) & (batch.pieces >= 0)
+        return torch.where(hit, drawn, batch.pieces)
 
     def _taught(self, batch: ReaLLMBatch, frames: Tensor, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What the teacher adds to the loss: its frames, and its opinions of the pieces written."""
