@@ -68,7 +68,7 @@ def main() -> None:
     audio = {name: read_audio(args.manifest.parent / row["audio"]) for name, row in needed.items()}
     texts = {name: normalize(row["text"]).split() for name, row in needed.items()}
     recognizer = Recognizer.load(args.model)
-    seconds = sum(map(len, audio.values())) / SAMPLE_RATE + sum(r["duration"] for *_, group in recordings for r in group)
+    seconds = sum(r["duration"] for rows in (needed.values(), *(g for *_, g in recordings)) for r in rows)
     work = tqdm(total=round(seconds), unit="s")
     counts = {}
     for name, samples in audio.items():

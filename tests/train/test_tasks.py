@@ -166,7 +166,7 @@ def test_only_a_reading_decoder_is_taught_or_strays(corpus: Corpus, tmp_path: Pa
 
 
 def test_pieces_are_replaced_by_what_the_model_would_write(corpus: Corpus, tmp_path: Path) -> None:
-    config, task = make(tiny("reallm", corpus, tmp_path, piece_sampling=0.3, model__decoder__dropout=0.0))
+    _, task = make(tiny("reallm", corpus, tmp_path, piece_sampling=0.3, model__decoder__dropout=0.0))
     batch = next(task.epoch(0, 0))
     with torch.no_grad():
         frames = task.model.encoder(batch.audio)

@@ -109,9 +109,9 @@ def strayed(end_chunks: np.ndarray, share: float, rng: np.random.Generator) -> t
     """A path that strays now and then from pieces that end in these chunks, in order: what it writes, and where.
 
     Each piece begins a stretch of lateness, or is early, with probability `share`; what comes after a late piece
-    waits for it. Less often some of the pieces before are written again, all of them or the first few. A path that is so
-    late that pieces are given up goes on behind them. Returns the numbers of the pieces written and the chunks in which
-    they then seem to end, both int64 [K].
+    waits for it. Less often some of the pieces before are written again, all of them or the first few. A path that is
+    so late that pieces are given up goes on behind them. Returns the numbers of the pieces written and the chunks in
+    which they then seem to end, both int64 [K].
     """
     count = len(end_chunks)
     shift = np.zeros(count, np.int64)
