@@ -22,8 +22,8 @@ MOONSHINE=${MOONSHINE:-../shared/models/moonshine-tiny-en}
 OUT=${OUT:-out}
 MODEL=${MODEL:-$OUT/model}
 NAME=${NAME:-reallm-default-en}
-ENCODER=${ENCODER:-120} DECODER=${DECODER:-55} JOINT=${JOINT:-60}
-KOKORO=${KOKORO:-0.9} HIBARI=${HIBARI:-10} WORDS=${WORDS:-0.5}
+ENCODER=${ENCODER:-120} DECODER=${DECODER:-55} JOINT=${JOINT:-150}
+KOKORO=${KOKORO:-1.5} HIBARI=${HIBARI:-17} WORDS=${WORDS:-0.5}
 PROCESSES=${PROCESSES:-2}
 if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 REALLM="$PYTHON -m speech_reallm"

@@ -111,11 +111,16 @@ class ModelConfig:
     delays: tuple[int, ...] = (0, 1, 2)
     default_delay: int = 1
     max_pieces_per_chunk: int = 16
+    # reading decoders: added to BLANK's logit in decoding (nats) for the first chunks after a piece, so that what is in
+    # doubt is heard to its end first
+    blank_bias: float = 0.0
     language: str = "en"
 
     def __post_init__(self) -> None:
         if self.default_delay not in self.delays:
             raise UserError("model.default_delay must be one of model.delays")
+        if self.blank_bias and not self.decoder.frame_chunks:
+            raise UserError("model.blank_bias: only a reading decoder (decoder.frame_chunks) knows how long it waits")
 
     @property
     def chunk_samples(self) -> int:

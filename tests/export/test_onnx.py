@@ -52,6 +52,7 @@ def make_run(folder: Path, kind: str) -> Path:
         ),
         decoder=decoder,
         vocab_size=VOCAB,
+        blank_bias=0.7 if reads else 0.0,
     )
     model = ReaLLM(config)
     for name, weight in model.named_parameters():

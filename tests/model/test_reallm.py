@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from speech_reallm.config import DecoderConfig, EncoderConfig, ModelConfig
+from speech_reallm.errors import UserError
 from speech_reallm.model.interleave import interleave
 from speech_reallm.model.reallm import ReaLLM
 from speech_reallm.ring import ring_slot
@@ -144,6 +147,25 @@ def test_pieces_per_chunk_are_capped():
         model.decoder.head.weight[5] = 100 * torch.sign(torch.randn(32))
     (said,) = model.greedy(torch.randn(1, 40, 16), torch.tensor([4]), torch.tensor([0]))
     assert len(said) <= 3 * 4
+
+
+def test_a_reading_decoder_hesitates_at_first():
+    model = tiny("waveform", frame_chunks=3)
+    blank, other = model.config.blank_id, model.config.blank_id + 1
+    state = model.init_state(5)
+    state.waited = torch.arange(5)
+    with torch.no_grad():
+        plain = model.step(torch.zeros(5, 32), torch.full((5,), 7), state)[0]
+        model.config = dataclasses.replace(model.config, blank_bias=1.5)
+        biased = model.step(torch.zeros(5, 32), torch.full((5,), 7), state)[0]
+    more = (biased[:, blank] - biased[:, other]) - (plain[:, blank] - plain[:, other])
+    torch.testing.assert_close(more, torch.tensor([1.5, 1.5, 1.5, 0, 0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(biased.exp().sum(-1), torch.ones(5))
+
+
+def test_only_a_reading_decoder_hesitates():
+    with pytest.raises(UserError, match="blank_bias: only a reading decoder"):
+        dataclasses.replace(tiny("waveform").config, blank_bias=1.0)
 
 
 def test_the_delay_is_heard():

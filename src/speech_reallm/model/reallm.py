@@ -35,6 +35,8 @@ class State:
 
 # a reading decoder that has waited for longer than this many chunks need not know how long
 LONGEST_WAIT = 11
+# up to so many chunks after a piece, config.blank_bias holds for BLANK; from then on what is in doubt is said as it is
+HESITATION = 2
 
 
 class ReaLLM(nn.Module):
@@ -127,6 +129,10 @@ class ReaLLM(nn.Module):
         if self.reads:
             x = self._input(embedding, piece, state.waited)
             logits, k, v = self.decoder.step(x, *rings, state.frames, state.chunk)
+            if self.config.blank_bias:
+                blank = torch.zeros(logits.shape[-1], device=logits.device)
+                blank[self.config.blank_id] = self.config.blank_bias
+                logits = logits + (state.waited <= HESITATION).to(logits.dtype)[:, None] * blank
         else:
             text = self.decoder.embed(piece.clamp(min=0))
             logits, k, v = self.decoder.step(torch.where((piece >= 0)[:, None], text, embedding), *rings)
