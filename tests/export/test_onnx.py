@@ -115,6 +115,8 @@ def compare_decoder(folder: Path) -> tuple[float, float]:
     state = model.init_state(2)
     keys, values = state.cache_k.numpy().copy(), state.cache_v.numpy().copy()
     ring, worst, same = keys.shape[2], 0.0, 0
+    # one of them has been going on for long
+    state.position += torch.tensor([0, 5000])
     with torch.no_grad():
         for t in range(40):
             embedding = torch.randn(2, DIM)
@@ -131,7 +133,7 @@ def compare_decoder(folder: Path) -> tuple[float, float]:
             got, new_k, new_v = session.run(
                 None,
                 {
-                    "embedding": embedding.numpy(), "piece": piece.numpy(), "position": np.array([t, t]),
+                    "embedding": embedding.numpy(), "piece": piece.numpy(), "position": state.position.numpy() - 1,
                     "cache.k": keys, "cache.v": values, **heard,
                 },
             )  # fmt: skip

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech_reallm.config import DecoderConfig
-from speech_reallm.model.llama import LlamaDecoder
+from speech_reallm.model.llama import REACH, LlamaDecoder
 
 TINY = {"layers": 2, "dim": 32, "heads": 4, "ffn": 48}
 
@@ -70,3 +70,18 @@ def test_positions_may_grow_without_bound():
             out, k, v = model.step(x[:, t], position, cache_k, cache_v)
             cache_k[:, :, (far + t) % 4], cache_v[:, :, (far + t) % 4] = k, v
         torch.testing.assert_close(out, model(x)[:, -1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_reading_decoders_first_step_stays_within_reach():
+    """However long ago it was, it is seen as at REACH; before, the distance counts."""
+    torch.manual_seed(0)
+    config = DecoderConfig(**TINY, window=8, frame_chunks=2, mlp_bias=True)
+    model = LlamaDecoder(config, 20, frame_dim=16, frames_per_chunk=3).eval()
+    cache_k, cache_v = model.init_cache(4)
+    cache_k[:, :, 0], cache_v[:, :, 0] = torch.randn(2, 32) * 3, torch.randn(2, 32) * 3
+    positions = torch.tensor([REACH - 300, REACH, REACH + 1, 90_000])
+    x, frames = torch.randn(1, 32).expand(4, -1), torch.zeros(4, 6, 16)
+    with torch.no_grad():
+        logits, *_ = model.step(x, positions, cache_k, cache_v, frames, torch.zeros(4, dtype=torch.int64))
+    torch.testing.assert_close(logits[2:], logits[1:2].expand(2, -1), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(logits[0], logits[1], atol=1e-2)

@@ -18,6 +18,10 @@ from .attention import MASKED, Turn, attend, rotary, rotate
 from .norm import RMSNorm
 from .reading import FrameAttention, Reading
 
+# pieces: a reading decoder's first step seems to be at most so far away, however long the stream. No training sequence
+# has as many, so forward() does without; from some thousands on words are lost
+REACH = 512
+
 
 class Block(nn.Module):
     """Self-attention, attention to frames where the decoder reads them, feed-forward; each pre-norm with a residual."""
@@ -167,12 +171,23 @@ class LlamaDecoder(nn.Module):
         turn = Turn(cos, sin, self.dim // self.config.heads)
         slots = torch.arange(self.window - 1, device=x.device)
         mask = torch.where(slots < position.reshape(-1, 1, 1, 1), 0.0, MASKED)
+        if self.config.frame_chunks:
+            cache_k = self._first_within_reach(position, cache_k)
         keys, values = [], []
         for i, block in enumerate(self.blocks):
             x, k, v = block.step(x, turn, mask, cache_k[:, i], cache_v[:, i], frames, chunk)
             keys.append(k)
             values.append(v)
         return self.head(self.norm(x)), torch.stack(keys, 1), torch.stack(values, 1)
+
+    def _first_within_reach(self, position: Tensor, cache_k: Tensor) -> Tensor:
+        """The keys of a reading decoder, that of the first step turned so that it is REACH positions away at most."""
+        layers, width = len(self.blocks), cache_k.shape[3]
+        d = self.dim // self.config.heads
+        beyond = (position - REACH).clamp(min=0)
+        turn = Turn(*rotary(beyond, self.rotary_dims, self.config.rope_theta), d)
+        first = turn(cache_k[:, :, 0].reshape(-1, layers * (width // d), d)).reshape(-1, layers, 1, width)
+        return torch.cat((first, cache_k[:, :, 1:]), 2)
 
     def load_huggingface(self, weights: dict[str, Tensor]) -> None:
         """Weights of a Hugging Face LlamaForCausalLM of the same shape (state dict names)."""
