@@ -80,7 +80,7 @@ class Block(nn.Module):
         """x [B, D]; caches [B, W, H * d] (keys rotated), mask additive [B, 1, 1, W] -> x, new key, new value [B, H * d]
 
         frames [B, N * F, E] and chunk [B] as FrameAttention.step takes them, where the decoder reads. The scores of
-        cache and self are joined, not the keys, so that the cache is never copied.
+        cache and self are joined, not the keys, so that no layer copies the cache.
         """
         y = self.norm1(x)
         kv, d, window = self.kv_heads, self.head_dim, cache_k.shape[1]
@@ -181,7 +181,10 @@ class LlamaDecoder(nn.Module):
         return self.head(self.norm(x)), torch.stack(keys, 1), torch.stack(values, 1)
 
     def _first_within_reach(self, position: Tensor, cache_k: Tensor) -> Tensor:
-        """The keys of a reading decoder, that of the first step turned so that it is REACH positions away at most."""
+        """The keys of a reading decoder, that of the first step turned so that it is REACH positions away at most.
+
+        The keys are copied, once a step.
+        """
         layers, width = len(self.blocks), cache_k.shape[3]
         d = self.dim // self.config.heads
         beyond = (position - REACH).clamp(min=0)
