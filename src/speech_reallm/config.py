@@ -240,6 +240,9 @@ class TrainConfig:
     # to its frames (in parts of their variance) beside the cross-entropy
     teacher_share: float = 0.5
     teacher_frames: float = 0.0
+    # reallm with `teacher`: how far from what `init` gave towards the teacher's weights the decoder begins; what it has
+    # learnt comes back soon, what it has forgotten is there again (after WiSE-FT, Wortsman et al., CVPR 2022)
+    teacher_mix: float = 0.0
     # train on cached encoder frames: what is frozen of the encoder never runs in the loop
     cache: str | None = None
     # reallm: probability of replacing a fed-back piece by a random one (exposure bias)

@@ -154,6 +154,21 @@ def test_an_offline_recogniser_teaches(corpus: Corpus, tmp_path: Path) -> None:
     assert not any("teacher" in name for name in load_file(tmp_path / "student" / "best" / "model.safetensors"))
 
 
+def test_a_decoder_begins_part_of_the_way_to_the_teacher(corpus: Corpus, tmp_path: Path) -> None:
+    settings = {"model__decoder__frame_chunks": 4, "optim__steps": 1}
+    first, second = tmp_path / "first", tmp_path / "second"
+    run(tiny("reallm", corpus, first, **settings))
+    run(tiny("reallm", corpus, second, **settings, seed=2))
+    _, task = make(
+        tiny("reallm", corpus, tmp_path / "c", **settings, init=[str(first)], teacher=str(second), teacher_mix=0.25)
+    )
+    ours, theirs = (load_file(folder / "best" / "model.safetensors") for folder in (first, second))
+    for name, weight in task.model.state_dict().items():
+        # how old frames are is what no offline decoder knows
+        share = 0.25 if name.startswith("decoder.") and not name.endswith(".age") else 0.0
+        torch.testing.assert_close(weight, ours[name].lerp(theirs[name], share))
+
+
 def test_only_a_reading_decoder_is_taught_or_strays(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="only a reading decoder"):
         make(tiny("reallm", corpus, tmp_path / "a", stray=0.1))

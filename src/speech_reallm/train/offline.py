@@ -65,6 +65,14 @@ class OfflineTeacher:
         self.tail = round(tail * SAMPLE_RATE)
         self.blank = config.blank_id
 
+    @torch.no_grad()
+    def mix_into(self, decoder: LlamaDecoder, share: float) -> None:
+        """Move the decoder's weights towards the teacher's, by this share of the way; what is new in it stays."""
+        theirs = self.model.decoder.state_dict()
+        for name, mine in decoder.state_dict().items():
+            if not name.endswith(".age"):
+                mine.lerp_(theirs[name].to(mine.device), share)
+
     def frames(self, audio: Tensor, lengths: Tensor) -> Tensor:
         """audio [B, N], lengths [B] in samples -> frames [B, T, D] float32, chunks of the utterance and of the tail."""
         return offline_frames(self.model.encoder, audio, lengths, self.tail)

@@ -97,6 +97,7 @@ class ReaLLMTask(nn.Module):
             if config.cache or not self.model.reads:
                 raise UserError("a reallm run with `teacher` trains a reading decoder from audio, without `cache`")
             self.teacher = OfflineTeacher(config.teacher, model, self.tokenizer, config.teacher_tail)
+            self.teacher.mix_into(self.model.decoder, config.teacher_mix)
         self.model.to(own_device())
         if config.stray and not self.model.reads:
             raise UserError("stray: only a reading decoder's answers do not depend on its path")
