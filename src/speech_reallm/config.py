@@ -325,25 +325,35 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     raise UserError(f"{where}: expected {hint.__name__}, got {value!r}")
 
 
-def read_yaml(path: str | Path) -> Any:
-    """The plain data of a YAML file. Raises UserError for an unreadable or malformed one."""
+def read_yaml(path: str | Path, within: tuple[Path, ...] = ()) -> Any:
+    """The plain data of a YAML file. One with `extends: FILE`, a path from its own folder, says what differs from that.
+
+    Mappings are merged, anything else is replaced. within: the files that extend this one. Raises UserError for an
+    unreadable or malformed file, and for files that extend each other in a circle.
+    """
     import yaml
 
+    path = Path(path)
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as err:
         raise UserError(f"cannot read {path}: {err.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as err:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(err).split())[:200]}") from None
+    if not isinstance(data, dict) or "extends" not in data:
+        return data
+    base = data.pop("extends")
+    if not isinstance(base, str):
+        raise UserError(f"{path}: extends: expected a file, got {base!r}")
+    if path.resolve() in within:
+        raise UserError(f"{path} extends itself")
+    return _merged(read_yaml(path.parent / base, (*within, path.resolve())), data)
 
 
-def load_yaml(cls: type[T], path: str | Path) -> T:
-    """Read a YAML file into `cls`. Raises UserError for an unreadable, malformed or ill-typed file."""
-    data = read_yaml(path)
-    try:
-        return build(cls, data)
-    except UserError as err:
-        raise UserError(f"{path}: {err}") from None
+def _merged(base: Any, changes: Any) -> Any:
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return changes
+    return base | {key: _merged(base.get(key), value) for key, value in changes.items()}
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -70,11 +70,10 @@ def test_stages_of_the_recipe_fit_together() -> None:
 
 
 def test_stages_of_the_default_model_fit_together() -> None:
-    encoder, decoder, joint = (
+    encoder, decoder, joint, mixed = (
         load_config(str(path), []) for path in sorted((ROOT / "configs/default").glob("*.yaml"))
     )
-    assert encoder.out in decoder.init and joint.init == (decoder.out,)
-    assert decoder.data == dataclasses.replace(joint.data, concatenate_prob=decoder.data.concatenate_prob)
+    assert encoder.out in decoder.init and joint.init == (decoder.out,) and mixed.init == (joint.out,)
     assert decoder.model.decoder == joint.model.decoder
     plain = [dataclasses.replace(c.model.encoder, dropout=0.0) for c in (encoder, decoder, joint)]
     assert plain[0] == plain[1] == plain[2]
@@ -82,7 +81,7 @@ def test_stages_of_the_default_model_fit_together() -> None:
     script = (ROOT / "runs/ship.sh").read_text()
     places = [script.index(f"train {path.stem}") for path in sorted((ROOT / "configs/default").glob("*.yaml"))]
     assert places == sorted(places)
-    assert f"export \"{joint.out.replace('out/', '$OUT/')}\"" in script
+    assert f"export \"{mixed.out.replace('out/', '$OUT/')}\"" in script
 
 
 def write(path: Path, model: str) -> str:
@@ -99,6 +98,34 @@ def test_preset_is_the_default_of_what_a_file_leaves_out(tmp_path: Path) -> None
     expected["vocab_size"] = 99
     expected["encoder"] |= {"layers": 1, "lookahead": []}
     assert to_dict(model) == expected
+
+
+def test_a_file_extends_another(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    base = write(tmp_path / "base.yaml", "{preset: debug}")
+    (tmp_path / "below/middle.yaml").write_text("extends: ../base.yaml\nmodel: {encoder: {layers: 3}}\nout: y\n")
+    top = tmp_path / "top.yaml"
+    top.write_text("extends: below/middle.yaml\ndata: {train: [b, c]}\nout: z\n")
+    changes = ["model.encoder.layers=3", "data.train=[b, c]", "out=z"]
+    assert load_config(str(top), []) == load_config(base, changes)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("extends: top.yaml", "top.yaml extends itself"),
+        ("extends: other.yaml", "top.yaml extends itself"),
+        ("extends: nowhere.yaml", "cannot read"),
+        ("extends: [a]", "expected a file"),
+        ("extends: list.yaml\nout: x", "missing key task"),
+    ],
+)
+def test_extensions_that_are_wrong(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "top.yaml").write_text(text + "\n")
+    (tmp_path / "other.yaml").write_text("extends: top.yaml\n")
+    (tmp_path / "list.yaml").write_text("[a]\n")
+    with pytest.raises(UserError, match=message):
+        load_config(str(tmp_path / "top.yaml"), [])
 
 
 @pytest.mark.parametrize(
