@@ -134,7 +134,8 @@ train 1-encoder "$ENCODER"
 train 2-decoder "$DECODER"
 train 3-joint "$JOINT"
 train 4-mixed "$MIXED"
-stage export $REALLM export "$OUT/mixed" "$MODEL" --name "$NAME"
+stage mean "$PYTHON" runs/mean.py "$OUT/joint" "$OUT/mixed" --out "$OUT/mean"
+stage export $REALLM export "$OUT/mean" "$MODEL" --name "$NAME"
 # the weights began as Moonshine's, and their licence goes with them
 cp docs/licenses/moonshine.txt "$MODEL/LICENSE-moonshine.txt"
 awk '{t += $1} END {printf "%.2f h in all\n", t / 3600}' "$OUT"/done/*
