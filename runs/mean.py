@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from speech_reallm.errors import UserError
+from speech_reallm.model.ctc import best_of
 from speech_reallm.train.checkpoint import load_weights, save_folder
 
 # the parts of a run's best/ that are not weights
@@ -22,7 +23,7 @@ OTHERS = ("model.json", "tokenizer.model")
 
 
 def mean(runs: list[Path], out: Path) -> None:
-    """Raises UserError for runs without weights, or whose weights do not go together."""
+    """Raises UserError for runs without weights, or whose weights do not go together; OSError."""
     weights = [load_weights(run) for run in runs]
     for run, other in zip(runs, weights, strict=True):
         if {k: v.shape for k, v in other.items()} != {k: v.shape for k, v in weights[-1].items()}:
@@ -31,11 +32,8 @@ def mean(runs: list[Path], out: Path) -> None:
         name: torch.stack([w[name].float() for w in weights]).mean(0).to(last.dtype)
         for name, last in weights[-1].items()
     }
-    try:
-        others = {name: (runs[-1] / "best" / name).read_bytes() for name in OTHERS}
-        save_folder(out / "best", {"model.safetensors": averaged} | others)
-    except OSError as err:
-        raise UserError(f"cannot write {out}: {err}") from None
+    others = {name: (best_of(runs[-1]) / name).read_bytes() for name in OTHERS}
+    save_folder(out / "best", {"model.safetensors": averaged} | others)
 
 
 def main() -> None:
@@ -45,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         mean(args.runs, args.out)
-    except UserError as err:
+    except (UserError, OSError) as err:
         sys.exit(f"error: {err}")
 
 

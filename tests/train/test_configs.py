@@ -74,7 +74,8 @@ def test_stages_of_the_default_model_fit_together() -> None:
         load_config(str(path), []) for path in sorted((ROOT / "configs/default").glob("*.yaml"))
     )
     assert encoder.out in decoder.init and joint.init == (decoder.out,) and mixed.init == (joint.out,)
-    assert decoder.model.decoder == joint.model.decoder
+    assert decoder.data == dataclasses.replace(joint.data, concatenate_prob=decoder.data.concatenate_prob)
+    assert decoder.model.decoder == joint.model.decoder and joint.model == mixed.model
     plain = [dataclasses.replace(c.model.encoder, dropout=0.0) for c in (encoder, decoder, joint)]
     assert plain[0] == plain[1] == plain[2]
     # the script runs them in this order
