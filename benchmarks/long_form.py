@@ -50,10 +50,14 @@ def in_turn(rows: list[dict]) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--manifest", type=Path, default=Path("../shared/speech/librispeech-dev.jsonl"))
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 5, 30])
-    parser.add_argument("--repeats", type=int, default=8, help="recordings of a kind at most (default: %(default)s)")
+    parser.add_argument(
+        "--repeats", type=int, default=8, help="recordings of a kind at most (default: %(default)s)"
+    )
     parser.add_argument("--model")
     args = parser.parse_args()
     normalize = make_normalizer("librispeech")
@@ -63,7 +67,9 @@ def main() -> None:
     for minutes in args.minutes:
         alone = [g for s in speakers for g in groups([r for r in rows if r["speaker"] == s], 60 * minutes, 1)]
         recordings += [(minutes, "one speaker", g) for g in alone[: args.repeats]]
-        recordings += [(minutes, "speakers in turn", g) for g in groups(in_turn(rows), 60 * minutes, args.repeats)]
+        recordings += [
+            (minutes, "speakers in turn", g) for g in groups(in_turn(rows), 60 * minutes, args.repeats)
+        ]
     needed = {row["id"]: row for _, _, group in recordings for row in group}
     audio = {name: read_audio(args.manifest.parent / row["audio"]) for name, row in needed.items()}
     texts = {name: normalize(row["text"]).split() for name, row in needed.items()}
@@ -91,8 +97,12 @@ def main() -> None:
     for (minutes, kind), both in joined.items():
         one, short = (total(c for c in side).wer for side in zip(*both, strict=True))
         words = total(c for c, _ in both).words
-        print(f"| {minutes:g} | {kind} | {len(both)} | {words:,} | {one:.1f} | {short:.1f} | {one / short:.2f} |")
-    print(f"RTF {spent / heard:.3f} (one thread, processor time); memory grew by {grown} MB while recognising")
+        print(
+            f"| {minutes:g} | {kind} | {len(both)} | {words:,} | {one:.1f} | {short:.1f} | {one / short:.2f} |"
+        )
+    print(
+        f"RTF {spent / heard:.3f} (one thread, processor time); memory grew by {grown} MB while recognising"
+    )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ def joined(parts: Iterable[np.ndarray], seconds: float) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--manifest", type=Path, default=Path("../shared/speech/librispeech-dev.jsonl"))
     parser.add_argument("--noise", type=Path, default=Path("../shared/speech/noise.jsonl"))
     parser.add_argument("--limit", type=int, default=150, help="utterances (default: %(default)s)")
@@ -47,7 +49,8 @@ def main() -> None:
     normalize = make_normalizer("librispeech")
     rng = np.random.default_rng(0)
     noises = [
-        read_audio(args.noise.parent / json.loads(line)["audio"]) for line in args.noise.read_text().splitlines()
+        read_audio(args.noise.parent / json.loads(line)["audio"])
+        for line in args.noise.read_text().splitlines()
     ]
 
     lines = args.manifest.read_text().splitlines()
@@ -59,7 +62,9 @@ def main() -> None:
         mixed = add_noise(audio, noises[number % len(noises)], args.snr, rng).astype(np.float32)
         for counts, samples in ((clean, audio), (noisy, np.clip(mixed, -1, 1))):
             counts.append(align(reference, normalize(recognise(recognizer, samples)).split()).counts)
-    print(f"WER of {len(rows)} utterances: {total(clean).wer:.1f} %, at {args.snr:g} dB {total(noisy).wer:.1f} %")
+    print(
+        f"WER of {len(rows)} utterances: {total(clean).wer:.1f} %, at {args.snr:g} dB {total(noisy).wer:.1f} %"
+    )
 
     seconds = args.minutes * 60
     share = seconds / len(noises)

@@ -20,7 +20,9 @@ import matplotlib.pyplot as plt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", nargs="+", action="append", required=True, metavar=("NAME", "JSON"))
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -34,7 +36,14 @@ def main() -> None:
         late = [r["emission_delay_ms"]["p90"] - r["emission_delay_ms"]["p50"] for r in rows]
         low, high = zip(*([r["wer"] - r["wer_95"][0], r["wer_95"][1] - r["wer"]] for r in rows), strict=True)
         axis.errorbar(
-            x, y, xerr=[[0] * len(rows), late], yerr=[low, high], fmt="o-", capsize=2, elinewidth=0.8, label=name
+            x,
+            y,
+            xerr=[[0] * len(rows), late],
+            yerr=[low, high],
+            fmt="o-",
+            capsize=2,
+            elinewidth=0.8,
+            label=name,
         )
         sizes.add((Path(rows[0]["manifest"]).stem, rows[0]["utterances"]))
         for row in rows:

@@ -36,7 +36,9 @@ def stretches(audio: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("noise", type=Path, help="manifest of noises")
     parser.add_argument("out", type=Path, help="folder; OUT.jsonl is written beside it")
     parser.add_argument("--hiss", type=int, default=20, help="examples of faint hiss and of silence, of each")

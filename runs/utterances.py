@@ -29,7 +29,13 @@ def write_utterance(
     """float32 [n], 16 kHz, as folder/NAME.opus and a row of the manifest beside the folder. Returns its seconds."""
     soundfile.write(folder / f"{name}.opus", audio, RATE, format="OGG", subtype="OPUS", compression_level=0.8)
     seconds = round(len(audio) / RATE, 3)
-    row = {"id": name, "audio": f"{folder.name}/{name}.opus", "duration": seconds, "speaker": speaker, "text": text}
+    row = {
+        "id": name,
+        "audio": f"{folder.name}/{name}.opus",
+        "duration": seconds,
+        "speaker": speaker,
+        "text": text,
+    }
     rows.write(json.dumps(row, ensure_ascii=False) + "\n")
     rows.flush()
     return seconds

@@ -157,7 +157,9 @@ def test_to_a_reading_decoder_waiting_leaves_no_trace(engine: Engine, frame_chun
         if not engine.step([state], [chunk[None]])[0][0].ids:
             changed = {name for name in past if not np.array_equal(state.decoder[name], before[name])}
             # an interleaving decoder's piece is none if the chunk before ended so, too
-            assert changed - (set() if frame_chunks else {"piece"}) == (set() if frame_chunks else past - {"piece"})
+            assert changed - (set() if frame_chunks else {"piece"}) == (
+                set() if frame_chunks else past - {"piece"}
+            )
             waited += 1
     assert waited
 

@@ -120,7 +120,9 @@ class ModelConfig:
         if self.default_delay not in self.delays:
             raise UserError("model.default_delay must be one of model.delays")
         if self.blank_bias and not self.decoder.frame_chunks:
-            raise UserError("model.blank_bias: only a reading decoder (decoder.frame_chunks) knows how long it waits")
+            raise UserError(
+                "model.blank_bias: only a reading decoder (decoder.frame_chunks) knows how long it waits"
+            )
 
     @property
     def chunk_samples(self) -> int:

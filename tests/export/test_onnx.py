@@ -38,7 +38,14 @@ def make_run(folder: Path, kind: str) -> Path:
     torch.manual_seed(0)
     reads = kind == "reading"
     decoder = DecoderConfig(
-        layers=2, dim=DIM, heads=2, kv_heads=1, ffn=2 * DIM, window=20, mlp_bias=reads, frame_chunks=3 if reads else 0
+        layers=2,
+        dim=DIM,
+        heads=2,
+        kv_heads=1,
+        ffn=2 * DIM,
+        window=20,
+        mlp_bias=reads,
+        frame_chunks=3 if reads else 0,
     )
     config = ModelConfig(
         encoder=EncoderConfig(

@@ -85,7 +85,10 @@ def test_on_the_alignment_what_is_due_is_what_comes_next(utterance):
     pieces, ends, chunks, delay, _ = utterance
     made = interleave(pieces, ends, chunks, delay, BLANK, cap=99)
     answers = due(made, np.arange(len(pieces)), pieces, ends, delay, BLANK)
-    assert answers.targets.tolist() == made.targets.tolist() and answers.follows.tolist() == made.follows.tolist()
+    assert (
+        answers.targets.tolist() == made.targets.tolist()
+        and answers.follows.tolist() == made.follows.tolist()
+    )
 
 
 @settings(max_examples=200, deadline=None)

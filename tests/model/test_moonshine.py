@@ -81,7 +81,10 @@ def test_answers(published, ours):
     frames = torch.randn(2, 50, 288)
     steps = torch.arange(12).expand(2, -1)
     reading = Reading(
-        frames=frames, chunk=torch.full((2, 12), 4), position=steps, written=torch.ones(2, 12, dtype=torch.bool)
+        frames=frames,
+        chunk=torch.full((2, 12), 4),
+        position=steps,
+        written=torch.ones(2, 12, dtype=torch.bool),
     )
     with torch.no_grad():
         got = decoder(decoder.embed(ids), reading)

@@ -25,13 +25,24 @@ ENCODERS = {
 
 
 def tiny(
-    encoder: str, chunk_ms: int = 240, blank: str = "blank", window: int = 64, cap: int = 4, frame_chunks: int = 0
+    encoder: str,
+    chunk_ms: int = 240,
+    blank: str = "blank",
+    window: int = 64,
+    cap: int = 4,
+    frame_chunks: int = 0,
 ) -> ReaLLM:
     torch.manual_seed(1)
     config = ModelConfig(
         encoder=ENCODERS[encoder],
         decoder=DecoderConfig(
-            layers=2, dim=32, heads=2, ffn=48, window=window, frame_chunks=frame_chunks, mlp_bias=bool(frame_chunks)
+            layers=2,
+            dim=32,
+            heads=2,
+            ffn=48,
+            window=window,
+            frame_chunks=frame_chunks,
+            mlp_bias=bool(frame_chunks),
         ),
         vocab_size=30,
         chunk_ms=chunk_ms,
@@ -57,7 +68,9 @@ def test_streaming_equals_forward(kind, chunk_ms):
     made = interleave([7, 8, 9, 10, 11], [0, 0, 2, 5, 5], chunks, delay, model.config.blank_id)
     pieces, where = torch.from_numpy(made.pieces)[None], torch.from_numpy(made.chunks)[None]
     with torch.no_grad():
-        whole = torch.log_softmax(model(model.encoder(audio, delay=delay), torch.tensor([delay]), pieces, where), -1)
+        whole = torch.log_softmax(
+            model(model.encoder(audio, delay=delay), torch.tensor([delay]), pieces, where), -1
+        )
         state = model.init_state(1)
         embeddings = []
         for chunk in audio.split(size, dim=1):
@@ -85,7 +98,9 @@ def test_streaming_equals_forward_for_a_decoder_that_reads_frames(frame_chunks, 
     made = interleave([7, 8, 9, 10, 11, 12], [0, 0, 2, 5, 5, 7], chunks, delay, blank)
     pieces, where = torch.from_numpy(made.pieces)[None], torch.from_numpy(made.chunks)[None]
     with torch.no_grad():
-        whole = torch.log_softmax(model(model.encoder(audio, delay=delay), torch.tensor([delay]), pieces, where), -1)
+        whole = torch.log_softmax(
+            model(model.encoder(audio, delay=delay), torch.tensor([delay]), pieces, where), -1
+        )
         state = model.init_state(1)
         heard = []
         for chunk in audio.split(size, dim=1):

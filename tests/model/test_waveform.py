@@ -39,7 +39,9 @@ def test_step_over_any_chunking_equals_forward(left, right, delayed, chunk_ms, c
     config = dataclasses.replace(TINY, left_chunks=left, right_chunks=right, delayed_chunks=delayed)
     encoder = WaveformEncoder(config, chunk_ms).eval()
     per, extra = encoder.frames_per_chunk, max(delays)
-    audio = torch.randn(len(delays), (chunks + extra + encoder.lookahead_chunks) * encoder.chunk_samples) * 0.1
+    audio = (
+        torch.randn(len(delays), (chunks + extra + encoder.lookahead_chunks) * encoder.chunk_samples) * 0.1
+    )
     with torch.no_grad():
         streamed = stream(encoder, audio, torch.tensor(delays))
         assert streamed.shape == (len(delays), (chunks + extra) * per, 16)

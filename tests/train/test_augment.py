@@ -61,7 +61,9 @@ def test_colour_keeps_length_and_level_and_is_smooth(samples: int) -> None:
     assert rms(heard) == pytest.approx(rms(audio), rel=1e-3)
     assert not coloured(np.zeros(samples, np.float32), 6.0, np.random.default_rng(1)).any()
     if samples > 40000:
-        gains = [20 * np.log10(np.abs(np.fft.rfft(x)[100:24000].reshape(-1, 100)).mean(1)) for x in (heard, audio)]
+        gains = [
+            20 * np.log10(np.abs(np.fft.rfft(x)[100:24000].reshape(-1, 100)).mean(1)) for x in (heard, audio)
+        ]
         gain = gains[0] - gains[1]
         assert 3 < gain.max() - gain.min() < 40
         assert np.abs(np.diff(gain)).max() < 3

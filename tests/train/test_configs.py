@@ -80,9 +80,11 @@ def test_stages_of_the_default_model_fit_together() -> None:
     assert plain[0] == plain[1] == plain[2]
     # the script runs them in this order
     script = (ROOT / "runs/ship.sh").read_text()
-    places = [script.index(f"train {path.stem}") for path in sorted((ROOT / "configs/default").glob("*.yaml"))]
+    places = [
+        script.index(f"train {path.stem}") for path in sorted((ROOT / "configs/default").glob("*.yaml"))
+    ]
     assert places == sorted(places)
-    last = "runs/mean.py {} {} --out".format(*(f"\"{c.out.replace('out/', '$OUT/')}\"" for c in (joint, mixed)))
+    last = "runs/mean.py {} {} --out".format(*(f'"{c.out.replace("out/", "$OUT/")}"' for c in (joint, mixed)))
     assert last in script
 
 
@@ -105,7 +107,9 @@ def test_preset_is_the_default_of_what_a_file_leaves_out(tmp_path: Path) -> None
 def test_a_file_extends_another(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     base = write(tmp_path / "base.yaml", "{preset: debug}")
-    (tmp_path / "below/middle.yaml").write_text("extends: ../base.yaml\nmodel: {encoder: {layers: 3}}\nout: y\n")
+    (tmp_path / "below/middle.yaml").write_text(
+        "extends: ../base.yaml\nmodel: {encoder: {layers: 3}}\nout: y\n"
+    )
     top = tmp_path / "top.yaml"
     top.write_text("extends: below/middle.yaml\ndata: {train: [b, c]}\nout: z\n")
     changes = ["model.encoder.layers=3", "data.train=[b, c]", "out=z"]

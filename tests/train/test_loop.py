@@ -86,17 +86,24 @@ def test_frozen_encoder_has_no_group() -> None:
 
 def test_an_anchor_holds_what_is_neither_fast_nor_frozen() -> None:
     model = model_of_two_parts()
-    optim = OptimConfig(steps=1, lr=0.1, anchor=5, frozen=("encoder.",), fast=("decoder.1",), weight_decay=0.1)
+    optim = OptimConfig(
+        steps=1, lr=0.1, anchor=5, frozen=("encoder.",), fast=("decoder.1",), weight_decay=0.1
+    )
     groups = parameter_groups(model, optim)
     assert not any(p.requires_grad for p in model["encoder"].parameters())
-    assert {(g["scale"], g["weight_decay"], g["anchor"]) for g in groups} == {(1.0, 0.0, 5.0), (5.0, 0.0, 0.0)}
+    assert {(g["scale"], g["weight_decay"], g["anchor"]) for g in groups} == {
+        (1.0, 0.0, 5.0),
+        (5.0, 0.0, 0.0),
+    }
     anchors = Anchors(groups)
     start = [p.detach().clone() for p in model["decoder"].parameters()]
     with torch.no_grad():
         for p in model["decoder"].parameters():
             p += 1
     anchors.pull([{**g, "lr": 0.1 * g["scale"]} for g in groups])
-    moved = [float((p.detach() - s).mean()) for p, s in zip(model["decoder"].parameters(), start, strict=True)]
+    moved = [
+        float((p.detach() - s).mean()) for p, s in zip(model["decoder"].parameters(), start, strict=True)
+    ]
     # half of the way back for the linear layer, the norm where it went
     assert moved == pytest.approx([0.5, 0.5, 1, 1])
 
@@ -104,7 +111,9 @@ def test_an_anchor_holds_what_is_neither_fast_nor_frozen() -> None:
 def test_an_anchored_run_stays_near_where_it_began(corpus: Corpus, out: Path) -> None:
     far = {}
     for anchor in (0.0, 300.0):
-        data = tiny("reallm", corpus, out / str(anchor), optim__steps=30, optim__lr=3e-3, optim__anchor=anchor)
+        data = tiny(
+            "reallm", corpus, out / str(anchor), optim__steps=30, optim__lr=3e-3, optim__anchor=anchor
+        )
         _, task = make(data)
         before = task.model.decoder.blocks[0].q.weight.detach().clone()
         run(data)

@@ -47,7 +47,9 @@ def test_the_tail_is_heard_by_the_teacher_alone(corpus: Corpus, tmp_path: Path) 
         _, task = make({**data, "teacher_tail": tail})
         batch = next(iter(task.epoch(0, 0)))
         task._teacher[0].register_forward_hook(lambda _, args, out: heard.append((*args, out.shape[1])))
-        task.model.encoder.register_forward_hook(lambda _, args, out: heard.append((*args, None, out.shape[1])))
+        task.model.encoder.register_forward_hook(
+            lambda _, args, out: heard.append((*args, None, out.shape[1]))
+        )
         task(batch)
     (own, _, _), (_, lengths, _), (longer_own, _, _), (_, longer, _) = heard
     assert torch.equal(own, longer_own)
@@ -132,7 +134,9 @@ def test_cache_of_another_encoder_is_refused(corpus: Corpus, tmp_path: Path) -> 
     with pytest.raises(UserError, match="works on cached frames"):
         make({**trained, "splice_share": 0.5, "cache": None})
     with pytest.raises(UserError, match="other frames at each delay"):
-        make({**data, "model": {**data["model"], "encoder": {**data["model"]["encoder"], "delayed_chunks": 1}}})
+        make(
+            {**data, "model": {**data["model"], "encoder": {**data["model"]["encoder"], "delayed_chunks": 1}}}
+        )
 
 
 def test_an_offline_recogniser_teaches(corpus: Corpus, tmp_path: Path) -> None:
@@ -151,7 +155,9 @@ def test_an_offline_recogniser_teaches(corpus: Corpus, tmp_path: Path) -> None:
     assert sum(errors[-3:]) < 0.7 * sum(errors[:3])
     curve = losses(tmp_path / "student")
     assert sum(curve[-3:]) < 0.9 * sum(curve[:3])
-    assert not any("teacher" in name for name in load_file(tmp_path / "student" / "best" / "model.safetensors"))
+    assert not any(
+        "teacher" in name for name in load_file(tmp_path / "student" / "best" / "model.safetensors")
+    )
 
 
 def test_a_decoder_begins_part_of_the_way_to_the_teacher(corpus: Corpus, tmp_path: Path) -> None:
@@ -160,7 +166,15 @@ def test_a_decoder_begins_part_of_the_way_to_the_teacher(corpus: Corpus, tmp_pat
     run(tiny("reallm", corpus, first, **settings))
     run(tiny("reallm", corpus, second, **settings, seed=2))
     _, task = make(
-        tiny("reallm", corpus, tmp_path / "c", **settings, init=[str(first)], teacher=str(second), teacher_mix=0.25)
+        tiny(
+            "reallm",
+            corpus,
+            tmp_path / "c",
+            **settings,
+            init=[str(first)],
+            teacher=str(second),
+            teacher_mix=0.25,
+        )
     )
     ours, theirs = (load_file(folder / "best" / "model.safetensors") for folder in (first, second))
     for name, weight in task.model.state_dict().items():

@@ -21,7 +21,14 @@ ENCODER = {
     "kind": "waveform", "layers": 2, "dim": 32, "heads": 2, "ffn": 64, "left_chunks": 4, "right_chunks": 1,
     "dropout": 0.1,
 }  # fmt: skip
-CONFORMER = {**ENCODER, "kind": "conformer", "layers": 1, "conv_kernel": 5, "right_chunks": 0, "lookahead": [1]}
+CONFORMER = {
+    **ENCODER,
+    "kind": "conformer",
+    "layers": 1,
+    "conv_kernel": 5,
+    "right_chunks": 0,
+    "lookahead": [1],
+}
 DECODER = {"layers": 2, "dim": 32, "heads": 2, "ffn": 64, "window": 64, "dropout": 0.1}
 NEVER = 1e9
 

@@ -13,9 +13,7 @@ WORST = 100
 HEARD = 3
 
 
-def worst_words(
-    scored: Iterable[tuple[str, str, Alignment]], count: int = WORST
-) -> list[dict[str, Any]]:
+def worst_words(scored: Iterable[tuple[str, str, Alignment]], count: int = WORST) -> list[dict[str, Any]]:
     """The words with the most errors, most first, from (reference, hypothesis, alignment), both normalised.
 
     Each is a dict of `word`, `said` (how often), `errors`, and `heard`: what came most often in its place, with how

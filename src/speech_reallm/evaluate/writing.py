@@ -33,7 +33,9 @@ class Hits:
         return 200.0 * self.both / (self.reference + self.hypothesis) if self.reference else None
 
     def __add__(self, other: Hits) -> Hits:
-        return Hits(self.reference + other.reference, self.hypothesis + other.hypothesis, self.both + other.both)
+        return Hits(
+            self.reference + other.reference, self.hypothesis + other.hypothesis, self.both + other.both
+        )
 
 
 def written(text: str) -> list[Written]:
@@ -58,7 +60,9 @@ def score_writing(pairs: Iterable[tuple[str, str]]) -> dict[str, Any] | None:
     """
     pairs = list(pairs)
     references = "".join(reference for reference, _ in pairs)
-    if references in (references.upper(), references.lower()) or not any(mark in references for mark in CLOSING):
+    if references in (references.upper(), references.lower()) or not any(
+        mark in references for mark in CLOSING
+    ):
         return None
     capitals, marks, words = Hits(), Hits(), 0
     for reference, hypothesis in pairs:

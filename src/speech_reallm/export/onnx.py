@@ -51,7 +51,13 @@ class DecoderGraph(nn.Module):
         frames: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         state = State(
-            encoder={}, cache_k=cache_k, cache_v=cache_v, position=position, frames=frames, chunk=chunk, waited=waited
+            encoder={},
+            cache_k=cache_k,
+            cache_v=cache_v,
+            position=position,
+            frames=frames,
+            chunk=chunk,
+            waited=waited,
         )
         return self.model.step(embedding, piece, state)
 
@@ -74,7 +80,9 @@ def export_graphs(model: ReaLLM, folder: Path, packed: Packed = None) -> None:
     outputs = ["embedding", *reads, *(f"new_state.{n}" for n in encoder.names)]
     audio = torch.zeros(batch, model.config.chunk_samples)
     one = torch.ones(batch, dtype=torch.int64)
-    _export(encoder, (audio, one - 1, *state.encoder.values()), folder / "encoder.onnx", inputs, outputs, packed)
+    _export(
+        encoder, (audio, one - 1, *state.encoder.values()), folder / "encoder.onnx", inputs, outputs, packed
+    )
     arguments = [torch.zeros(batch, model.decoder.dim), one, one + 3, state.cache_k, state.cache_v]
     inputs = ["embedding", "piece", "position", "cache.k", "cache.v"]
     if model.reads:

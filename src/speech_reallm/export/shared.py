@@ -32,7 +32,9 @@ class SharedWeights:
             self.index = json.loads(file.read(size))
         self.begin = 8 + size
         self.shapes = {k[: -len(SHAPE)]: v.tolist() for k, v in packed.items() if k.endswith(SHAPE)}
-        full = unpack({k: v for k, v in packed.items() if k.removesuffix(SCALE).removesuffix(SHAPE) in self.shapes})
+        full = unpack(
+            {k: v for k, v in packed.items() if k.removesuffix(SCALE).removesuffix(SHAPE) in self.shapes}
+        )
         # the exporter renames weights and turns matrices: they are known by what they hold
         self.names: dict[tuple[tuple[int, ...], int], tuple[str, bool]] = {}
         for name, value in full.items():
@@ -51,7 +53,11 @@ class SharedWeights:
         low, high = entry["data_offsets"]
         tensor = TensorProto(name=name, data_type=_TYPES[entry["dtype"]], dims=entry["shape"])
         tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", self.path.name), ("offset", self.begin + low), ("length", high - low)):
+        for key, value in (
+            ("location", self.path.name),
+            ("offset", self.begin + low),
+            ("length", high - low),
+        ):
             tensor.external_data.add(key=key, value=str(value))
         return tensor
 

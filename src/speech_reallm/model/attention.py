@@ -70,7 +70,12 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention of frames in chunks: projections inside, no norm, no residual."""
 
     def __init__(
-        self, dim: int, heads: int, frames_per_chunk: int, left_chunks: int | None, rotary_fraction: float = 0.9
+        self,
+        dim: int,
+        heads: int,
+        frames_per_chunk: int,
+        left_chunks: int | None,
+        rotary_fraction: float = 0.9,
     ):
         super().__init__()
         self.dim, self.heads, self.head_dim = dim, heads, dim // heads

@@ -35,17 +35,23 @@ class BlockAttention(SelfAttention):
         group = min(GROUP, chunks)
         many = -(-chunks // group)
         short, rows = many * group - chunks, batch * many
-        index = torch.arange(chunks, device=x.device)[:, None] * self.frames + torch.arange(size, device=x.device)
+        index = torch.arange(chunks, device=x.device)[:, None] * self.frames + torch.arange(
+            size, device=x.device
+        )
         q, k, v = self._split(x)
         cos, sin = rotary(index, self.rotary_dims)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         q = q[:, :, : self.frames] if final else q
 
         def blocks(t: Tensor) -> Tensor:  # -> [rows, H, group, T, d]
-            t = F.pad(t.flatten(3), (0, 0, 0, 0, 0, short)).reshape(rows, group, t.shape[2], self.heads, self.head_dim)
+            t = F.pad(t.flatten(3), (0, 0, 0, 0, 0, short)).reshape(
+                rows, group, t.shape[2], self.heads, self.head_dim
+            )
             return t.permute(0, 3, 1, 2, 4)
 
-        def pasts(t: Tensor) -> Tensor:  # -> [rows, H, (left + group - 1) F, d], of the chunks before each of a group
+        def pasts(
+            t: Tensor,
+        ) -> Tensor:  # -> [rows, H, (left + group - 1) F, d], of the chunks before each of a group
             t = t[:, : chunks - 1 or 1, : self.frames].flatten(3).flatten(1, 2)
             reach = (self.left + group - 1) * self.frames
             t = F.pad(t, (0, 0, self.left * self.frames, (many * group - 1) * self.frames - t.shape[1]))
@@ -58,7 +64,9 @@ class BlockAttention(SelfAttention):
         own = torch.matmul(q, blocks(k).transpose(3, 4))
         weights = torch.softmax(torch.cat((past, own), -1), -1).to(v.dtype)
         past, own = weights.split((past.shape[-1], size), -1)
-        y = torch.matmul(past.flatten(2, 3), pasts(v)).unflatten(2, (group, -1)) + torch.matmul(own, blocks(v))
+        y = torch.matmul(past.flatten(2, 3), pasts(v)).unflatten(2, (group, -1)) + torch.matmul(
+            own, blocks(v)
+        )
         y = y.permute(0, 2, 3, 1, 4).flatten(3)  # [rows, group, T, D]
         return self.out(y.reshape(batch, many * group, -1, self.dim)[:, :chunks])
 
@@ -79,7 +87,13 @@ class BlockAttention(SelfAttention):
         return {"k": torch.zeros(batch, past, self.dim), "v": torch.zeros(batch, past, self.dim)}
 
     def step(
-        self, x: Tensor, mask: Tensor, turn: Turn, chunk: Tensor, state: dict[str, Tensor], final: bool = False
+        self,
+        x: Tensor,
+        mask: Tensor,
+        turn: Turn,
+        chunk: Tensor,
+        state: dict[str, Tensor],
+        final: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """A block x [B, N F, D] in which `chunk` [B, F, 1] says which frames are those of the chunk to be final.
 

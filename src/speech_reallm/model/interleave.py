@@ -76,7 +76,12 @@ PATIENCE = 5
 
 
 def due(
-    path: Interleaved, kept: np.ndarray, pieces: Sequence[int], end_chunks: Sequence[int], delay: int, blank: int
+    path: Interleaved,
+    kept: np.ndarray,
+    pieces: Sequence[int],
+    end_chunks: Sequence[int],
+    delay: int,
+    blank: int,
 ) -> Interleaved:
     """The path with what a reading decoder should answer at each of its positions, however it came there.
 

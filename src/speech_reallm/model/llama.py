@@ -108,9 +108,7 @@ class Block(nn.Module):
 class LlamaDecoder(nn.Module):
     """Decoder-only LM over embeddings: the same weights read text alone and interleaved speech."""
 
-    def __init__(
-        self, config: DecoderConfig, vocab_size: int, frame_dim: int = 0, frames_per_chunk: int = 0
-    ):
+    def __init__(self, config: DecoderConfig, vocab_size: int, frame_dim: int = 0, frames_per_chunk: int = 0):
         """frame_dim, frames_per_chunk: of the encoder, for a reading decoder."""
         super().__init__()
         self.config, self.vocab_size = config, vocab_size

@@ -97,7 +97,9 @@ def _decoder(source: dict[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor
         theirs, ours = f"layers.{i}.", f"blocks.{i}."
         own, other = theirs + "self_attn.", theirs + "encoder_attn."
         # fc1 is value and gate in one
-        (up, gate), (up_bias, gate_bias) = (source[f"{theirs}mlp.fc1.{p}"].chunk(2) for p in ("weight", "bias"))
+        (up, gate), (up_bias, gate_bias) = (
+            source[f"{theirs}mlp.fc1.{p}"].chunk(2) for p in ("weight", "bias")
+        )
         result |= {
             ours + "norm1.weight": source[theirs + "input_layernorm.weight"],
             ours + "q.weight": _reorder(source[own + "q_proj.weight"]),

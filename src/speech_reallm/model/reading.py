@@ -34,7 +34,9 @@ class Reading:
         steps = torch.arange(self.chunk.shape[1], device=self.chunk.device)
         earlier = steps[:, None] > steps[None]
         # as ring_slot() keeps them: the first in a slot of its own
-        near = (self.position[:, None, :] > self.position[:, :, None] - window + 1) | (self.position[:, None, :] == 0)
+        near = (self.position[:, None, :] > self.position[:, :, None] - window + 1) | (
+            self.position[:, None, :] == 0
+        )
         seen = (earlier & near & self.written[:, None, :]) | (steps[:, None] == steps[None])
         return torch.where(seen, 0.0, MASKED).unsqueeze(1)
 

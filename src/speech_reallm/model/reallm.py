@@ -71,9 +71,7 @@ class ReaLLM(nn.Module):
         text = self.decoder.embed(pieces.clamp(min=0)).to(gathered.dtype)
         return torch.where((pieces >= 0)[..., None], text, gathered)
 
-    def read(
-        self, speech: Tensor, frames: Tensor, pieces: Tensor, chunks: Tensor
-    ) -> tuple[Tensor, Reading]:
+    def read(self, speech: Tensor, frames: Tensor, pieces: Tensor, chunks: Tensor) -> tuple[Tensor, Reading]:
         """Input [B, T, W] of a reading decoder, and what it reads, from an interleaving.
 
         Every position takes the last piece, how long ago that was, and the embedding of the last chunk.

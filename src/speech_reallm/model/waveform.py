@@ -55,7 +55,13 @@ class Layer(nn.Module):
         return self.feed_forward(x + self.dropout(self.attention.forward_full(self.norm1(x), valid)))
 
     def step(
-        self, x: Tensor, mask: Tensor, turn: Turn, chunk: Tensor, state: dict[str, Tensor], final: bool = False
+        self,
+        x: Tensor,
+        mask: Tensor,
+        turn: Turn,
+        chunk: Tensor,
+        state: dict[str, Tensor],
+        final: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See BlockAttention.step."""
         y, new = self.attention.step(self.norm1(x), mask, turn, chunk, state, final)

@@ -76,7 +76,9 @@ class DistillTask(nn.Module):
     def epoch(self, epoch: int, start: int) -> Iterator[AudioBatch | None]:
         """Batches, each at a delay that all processes agree on."""
         for number, batch in enumerate(self.data.epoch(epoch, start), start):
-            delay = np.random.default_rng((self.config.seed, epoch, number, 5)).choice(self.config.model.delays)
+            delay = np.random.default_rng((self.config.seed, epoch, number, 5)).choice(
+                self.config.model.delays
+            )
             yield batch and dataclasses.replace(batch, delay=int(delay))
 
     def count(self, batch: AudioBatch) -> int:

@@ -95,7 +95,9 @@ class ReaLLMTask(nn.Module):
         self.teacher: OfflineTeacher | None = None
         if config.teacher:
             if config.cache or not self.model.reads:
-                raise UserError("a reallm run with `teacher` trains a reading decoder from audio, without `cache`")
+                raise UserError(
+                    "a reallm run with `teacher` trains a reading decoder from audio, without `cache`"
+                )
             self.teacher = OfflineTeacher(config.teacher, model, self.tokenizer, config.teacher_tail)
             self.teacher.mix_into(self.model.decoder, config.teacher_mix)
         self.model.to(own_device())
@@ -291,7 +293,9 @@ class ReaLLMTask(nn.Module):
         # a draw from the softmax is the maximum of the logits with Gumbel noise
         drawn = (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)
         drawn = F.pad(drawn[:, :-1], (1, 0))
-        hit = (torch.rand(drawn.shape, device=drawn.device) < self.config.piece_sampling) & (batch.pieces >= 0)
+        hit = (torch.rand(drawn.shape, device=drawn.device) < self.config.piece_sampling) & (
+            batch.pieces >= 0
+        )
         return torch.where(hit, drawn, batch.pieces)
 
     def _taught(self, batch: ReaLLMBatch, frames: Tensor, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
