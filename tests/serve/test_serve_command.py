@@ -31,8 +31,8 @@ from speech_reallm.serve.log import JsonFormatter
 from speech_reallm.serve.plain import read_message, read_options
 from speech_reallm.serve.realtime import parse
 from speech_reallm.serve.realtime_config import Config, update
+from speech_reallm.serve.service import error_response
 from speech_reallm.serve.settings import CLOSE_CODES, Refused, Settings
-from speech_reallm.serve.state import error_response
 
 ROOT = Path(__file__).parents[2]
 

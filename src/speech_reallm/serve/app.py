@@ -19,8 +19,8 @@ from ..recognizer import Recognizer
 from .metrics import CONTENT_TYPE
 from .plain import stream
 from .realtime import realtime
+from .service import Service, error_response
 from .settings import Refused, Settings
-from .state import Service, error_response
 from .uploads import transcriptions
 
 WEB = Path(__file__).parent / "web"

@@ -11,9 +11,9 @@ from starlette.websockets import WebSocket
 
 from ..events import Event, Final, Partial, Word
 from .batcher import Options, Session
+from .service import Service
 from .settings import Refused
 from .sockets import Socket, both
-from .state import Service
 
 log = logging.getLogger("speech_reallm.serve")
 MAX_ENDPOINT_MS = 60000

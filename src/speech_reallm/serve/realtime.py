@@ -22,9 +22,9 @@ from .batcher import Session
 from .plain import read_options
 from .realtime_config import Config, update
 from .realtime_turns import Messages, OpenAITurns, Turns, VllmTurns
+from .service import Service, error_response
 from .settings import Refused
 from .sockets import Gone, Socket, both
-from .state import Service, error_response
 
 VLLM_RATE = 16000
 # clients that hold a key in a subprotocol expect this one to be chosen

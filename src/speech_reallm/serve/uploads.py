@@ -29,8 +29,8 @@ from ..formats import FORMATS
 from .batcher import Options, Session
 from .plain import word_json
 from .realtime_config import check_language
+from .service import Service, error_body
 from .settings import Refused, Settings
-from .state import Service, error_body
 
 log = logging.getLogger("speech_reallm.serve")
 
