@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from fake_model import speech
 from serving import Running, pcm, say, text_of
@@ -51,6 +52,19 @@ def test_words_come_while_the_speaker_speaks(server: Running) -> None:
         assert client.receive()["type"] == "partial"
 
 
+def test_progress_is_told_where_it_is_asked_for(server: Running) -> None:
+    """Also of silence, of which nothing else is told, and no further than what has been sent."""
+    with server.socket("/v1/stream?progress_ms=100&endpoint_ms=0") as client:
+        client.send(pcm(np.zeros(16000, np.float32)))
+        assert client.receive()["type"] == "ready"
+        times = [0.0]
+        while times[-1] < 0.96:
+            message = client.receive()
+            assert message["type"] == "progress"
+            times.append(message["time"])
+        assert times == sorted(times) and times[-1] <= 1
+
+
 def test_finish_without_audio(server: Running) -> None:
     with server.socket() as client:
         assert [m["type"] for m in say(client, b"")[0]] == ["ready"]
@@ -81,6 +95,7 @@ def test_sessions_at_once_do_not_mix(server: Running, recognizer: Recognizer) ->
         "delay=3",
         "delay=x",
         "endpoint_ms=60001",
+        "progress_ms=99",
         "rate=\u0664",
     ],
 )

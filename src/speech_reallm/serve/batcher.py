@@ -53,6 +53,7 @@ class Session:
         self.options, self.kind = options, kind
         self.opened = time.monotonic()
         self.samples = 0
+        self._recognised_samples = 0
         # why the session ends before its time, if it does
         self.stopped: Refused | None = None
         self._batcher = batcher
@@ -72,6 +73,11 @@ class Session:
     def seconds(self) -> float:
         """Audio that has come so far."""
         return self.samples / self.options.rate
+
+    @property
+    def recognised_seconds(self) -> float:
+        """Audio that the recogniser has received so far, silence included."""
+        return self._recognised_samples / self.options.rate
 
     @property
     def ended(self) -> bool:
@@ -311,8 +317,9 @@ class Batcher:
                 fault = Refused("internal", "a fault of the server")
                 results = [(session, [], True, fault) for session in turn]
             with self._wake:
-                for session, events, over, _ in results:
+                for (session, events, over, _), (samples, _) in zip(results, portions, strict=True):
                     session._busy = False
+                    session._recognised_samples += len(samples)
                     session._unsent += len(events)
                     if over or session._closed:
                         session._stream = None

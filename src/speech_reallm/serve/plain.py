@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.datastructures import QueryParams
@@ -13,10 +16,11 @@ from ..events import Event, Final, Partial, Word
 from .batcher import Options, Session
 from .service import Service
 from .settings import Refused
-from .sockets import Socket, both
+from .sockets import Gone, Socket, both
 
 log = logging.getLogger("speech_reallm.serve")
 MAX_ENDPOINT_MS = 60000
+MIN_PROGRESS_MS, MAX_PROGRESS_MS = 100, 60000
 
 
 async def stream(websocket: WebSocket) -> None:
@@ -30,6 +34,7 @@ async def stream(websocket: WebSocket) -> None:
         # told inside the connection, for a browser's script learns nothing of a failed handshake
         service.check(websocket)
         options = read_options(websocket.query_params)
+        progress_seconds = read_progress(websocket.query_params)
         session = service.batcher.open(options, "stream")
     except Refused as refused:
         await service.refuse(socket, refused)
@@ -37,7 +42,8 @@ async def stream(websocket: WebSocket) -> None:
     try:
         with service.session(session, websocket):
             await socket.send(ready(service, session))
-            await both(_read(socket, session), _write(socket, session, service))
+            async with _reporting(socket, session, progress_seconds):
+                await both(_read(socket, session), _write(socket, session, service))
             if session.stopped:
                 raise session.stopped
             await socket.close()
@@ -66,24 +72,50 @@ async def _write(socket: Socket, session: Session, service: Service) -> None:
             service.heard(session, event)
 
 
+@contextlib.asynccontextmanager
+async def _reporting(socket: Socket, session: Session, seconds: float | None) -> AsyncIterator[None]:
+    """While it is entered, a `progress` message every `seconds`; none for None."""
+    reporter = asyncio.ensure_future(_report(socket, session, seconds)) if seconds else None
+    try:
+        yield
+    finally:
+        if reporter:
+            reporter.cancel()
+            await asyncio.gather(reporter, return_exceptions=True)
+
+
+async def _report(socket: Socket, session: Session, seconds: float) -> None:
+    # a client that is gone or does not read is noticed by those who read and write
+    with contextlib.suppress(Gone, Refused):
+        while True:
+            await asyncio.sleep(seconds)
+            await socket.send({"type": "progress", "time": round(session.recognised_seconds, 3)})
+
+
 def read_options(query: QueryParams) -> Options:
     """Options from the query of the URL. Raises Refused for those that are no numbers or out of range."""
-
-    def integer(name: str, default: int | None, low: int, high: int) -> int | None:
-        text = query.get(name)
-        if text is None or text == "":
-            return default
-        # int() would take "1_000", " 5 " and digits of other scripts
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
-            raise Refused("bad_request", f"{name} must be a whole number from {low} to {high}")
-        return int(text)
-
-    endpoint = integer("endpoint_ms", 800, 0, MAX_ENDPOINT_MS)
+    endpoint = _integer(query, "endpoint_ms", 800, 0, MAX_ENDPOINT_MS)
     return Options(
-        rate=integer("rate", 16000, 8000, 192000),
-        delay=integer("delay", None, 0, 64),
+        rate=_integer(query, "rate", 16000, 8000, 192000),
+        delay=_integer(query, "delay", None, 0, 64),
         endpoint_silence=endpoint / 1000 if endpoint else None,
     )
+
+
+def read_progress(query: QueryParams) -> float | None:
+    """Seconds between two `progress` messages, None for none. Raises Refused as `read_options` does."""
+    milliseconds = _integer(query, "progress_ms", None, MIN_PROGRESS_MS, MAX_PROGRESS_MS)
+    return milliseconds / 1000 if milliseconds else None
+
+
+def _integer(query: QueryParams, name: str, default: int | None, low: int, high: int) -> int | None:
+    text = query.get(name)
+    if text is None or text == "":
+        return default
+    # int() would take "1_000", " 5 " and digits of other scripts
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
+        raise Refused("bad_request", f"{name} must be a whole number from {low} to {high}")
+    return int(text)
 
 
 def read_message(text: str) -> str:
