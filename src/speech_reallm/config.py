@@ -82,6 +82,8 @@ class DecoderConfig:
     mlp_bias: bool = False
     # a reading decoder: every layer reads the encoder's frames of this many last chunks; 0: none, as in the paper
     frame_chunks: int = 0
+    # one matrix for both ends: the embedding of a piece is its row of the output layer, less the mean of that row
+    tie_embeddings: bool = False
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -160,11 +162,25 @@ class AugmentConfig:
     reverb_prob: float = 0.0
     # once through MP3, at 43 to 86 kbit/s
     codec_prob: float = 0.0
-    # SpecAugment, on the encoder's input frames
+    # a random band of frequencies weakened by 15 to 40 dB
+    band_stop_prob: float = 0.0
+    # mains hum or low-frequency noise, up to 18 dB louder than the speech
+    hum_prob: float = 0.0
+    # SpecAugment, on the encoder's input frames: so many masks, or as many as it takes to mask this share of the frames
+    # (in proportion to the length: a fixed number masks half of a short utterance and nothing of a long one)
     time_masks: int = 0
+    time_mask_share: float = 0.0
     time_mask_frames: int = 10
     feature_masks: int = 0
     feature_mask_bins: int = 0
+
+    def __post_init__(self) -> None:
+        if self.time_mask_share and (self.time_masks or not self.time_mask_frames):
+            raise UserError(
+                "augment.time_mask_share needs time_mask_frames, and takes the place of time_masks"
+            )
+        if not 0 <= self.time_mask_share < 1:
+            raise UserError("augment.time_mask_share must be from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,7 +188,8 @@ class DataConfig:
     """What is trained on. `weights` repeats a manifest (2.0: twice an epoch; 0.5: a random half)."""
 
     train: tuple[str, ...]
-    dev: str | None = None
+    # manifests that training is watched on
+    dev: tuple[str, ...] = ()
     weights: tuple[float, ...] | None = None
     # utterances of speakers with many are taken less often: 0 every utterance of a manifest alike, 1 every speaker
     speaker_balance: float = 0.0
@@ -190,7 +207,7 @@ class DataConfig:
     def watched(self, **changes: Any) -> DataConfig:
         """The dev utterances in the place of those to train on, each once and as it is."""
         plain = DataConfig(
-            train=(self.dev,) if self.dev else (), batch_seconds=self.batch_seconds, max_seconds=self.max_seconds,
+            train=self.dev, batch_seconds=self.batch_seconds, max_seconds=self.max_seconds,
             min_seconds=self.min_seconds, dev_utterances=self.dev_utterances,
         )  # fmt: skip
         return dataclasses.replace(plain, **changes)
@@ -307,6 +324,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise UserError(f"{where}: {value!r} is not one of {', '.join(map(str, args))}")
         return value
     if origin is tuple:
+        if isinstance(value, str) and args == (str, Ellipsis):
+            return (value,)
         if not isinstance(value, (list, tuple)):
             raise UserError(f"{where}: expected a list, got {value!r}")
         if args[-1] is Ellipsis:

@@ -23,8 +23,11 @@ from speech_reallm.data.augment import (
     coloured,
     compressed,
     reverberate,
+    rumble,
+    without_band,
 )
 from speech_reallm.data.manifests import load_audio, load_manifest
+from speech_reallm.errors import UserError
 
 
 def rms(x: np.ndarray) -> float:
@@ -197,3 +200,36 @@ def test_masks_reach_every_place_and_differ_between_rows() -> None:
 def test_off_means_off() -> None:
     assert not SpecAugment(AugmentConfig())
     assert SpecAugment(AugmentConfig(feature_masks=1, feature_mask_bins=3))
+
+
+def test_time_masks_follow_the_length() -> None:
+    torch.manual_seed(1)
+    augment = SpecAugment(AugmentConfig(time_mask_share=0.1, time_mask_frames=10))
+    for frames in (100, 1000):
+        masked = 1 - augment(torch.ones(400, frames, 1)).mean()
+        # masks may overlap
+        assert float(masked) == pytest.approx(0.095, abs=0.02)
+    with pytest.raises(UserError):
+        AugmentConfig(time_mask_share=0.1, time_masks=2)
+
+
+@pytest.mark.parametrize("samples", [1, 700, 48001])
+def test_a_band_is_weakened_and_the_rest_stays(samples: int) -> None:
+    audio = noise_of(samples)
+    changed = without_band(audio, np.random.default_rng(2))
+    assert changed.shape == audio.shape and np.isfinite(changed).all()
+    if samples > 40000:
+        gain = np.abs(np.fft.rfft(changed)) / np.abs(np.fft.rfft(audio))
+        weakened = gain < 0.5
+        assert 0.001 < weakened.mean() < 0.5
+        assert np.median(gain) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rumble_is_low_and_at_most_18_db_louder(seed: int) -> None:
+    audio = noise_of(48000)
+    low = rumble(audio, np.random.default_rng(seed))
+    spectrum = np.abs(np.fft.rfft(low)) ** 2
+    hertz = np.fft.rfftfreq(48000, 1 / 16000)
+    assert spectrum[hertz < 200].sum() > 0.99 * spectrum.sum()
+    assert -15.1 < 20 * np.log10(rms(low) / rms(audio)) < 18.1

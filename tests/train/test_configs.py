@@ -156,7 +156,7 @@ def test_overrides(tmp_path: Path) -> None:
     assert config.optim.lr == 1e-4
     assert config.data.train == ("b", "c")
     assert config.model.encoder.layers == 3
-    assert (config.data.dev, config.text_share) == ("d", 1.0)
+    assert (config.data.dev, config.text_share) == (("d",), 1.0)
 
 
 @pytest.mark.parametrize(

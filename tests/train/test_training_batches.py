@@ -80,17 +80,17 @@ def test_processes_share_out_every_batch(world: int, concatenate: float, corpus:
     whole = AudioBatches(data, 1)
     shares = [AudioBatches(data, 1, rank, world) for rank in range(world)]
     for batch in whole.plan(0)[:3]:
-        parts = [share.load(batch, 0) for share in shares]
+        parts = [share.load(batch, 0, 0) for share in shares]
         # a process has none only when there are fewer examples than processes
         assert [part is None for part in parts] == [rank >= len(batch) for rank in range(world)]
         found = sorted(cuts[0].id for part in parts if part for cuts in part.cuts)
-        assert found == sorted(cuts[0].id for cuts in whole.load(batch, 0).cuts)
+        assert found == sorted(cuts[0].id for cuts in whole.load(batch, 0, 0).cuts)
 
 
 def test_share_is_the_same_audio_that_one_process_would_load(corpus: Corpus) -> None:
     data = config(corpus)
     batch = AudioBatches(data, 1).plan(0)[0]
-    whole, half = AudioBatches(data, 1).load(batch, 0), AudioBatches(data, 1, 1, 2).load(batch, 0)
+    whole, half = AudioBatches(data, 1).load(batch, 0, 0), AudioBatches(data, 1, 1, 2).load(batch, 0, 0)
     assert half.lengths.tolist() == whole.lengths[1::2].tolist()
     for row, length in enumerate(half.lengths.tolist()):
         assert torch.equal(half.audio[row, :length], whole.audio[2 * row + 1, :length])
@@ -105,7 +105,7 @@ def test_joined_utterances_are_mostly_of_one_speaker_and_not_too_long(corpus: Co
     joined = [e for e in examples if len(e) > 1]
     mixed = [e for e in joined if len({data.cuts[i].supervisions[0].speaker for i in e}) > 1]
     assert 0.1 < len(mixed) / len(joined) < 0.6
-    loaded = data.load([joined[0]], 9)
+    loaded = data.load([joined[0]], 9, 0)
     assert int(loaded.lengths[0]) == sum(data.cuts[i].num_samples for i in joined[0])
 
 

@@ -1,7 +1,7 @@
 """Augmentation of training audio: speed, volume, colour, noise, reverberation, compression; SpecAugment on frames.
 
-Everything random comes from a generator that the caller seeds by (seed, epoch, utterance), so that a resumed run
-sees what an uninterrupted one would have seen.
+Everything random comes from a generator that the caller seeds by (seed, epoch, place in the plan), so that a resumed
+run sees what an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class Augmenter:
         clean = audio
         if rng.random() < config.colour_prob:
             audio = coloured(audio, config.colour_db, rng)
+        if rng.random() < config.band_stop_prob:
+            audio = without_band(audio, rng)
+        if rng.random() < config.hum_prob:
+            audio = audio + rumble(audio, rng)
         if self.rooms and rng.random() < config.reverb_prob:
             audio = reverberate(audio, self.rooms.draw(rng))
         if self.noises and rng.random() < config.noise_prob:
@@ -86,6 +90,44 @@ def coloured(audio: np.ndarray, spread_db: float, rng: np.random.Generator) -> n
     return result * (np.sqrt(np.mean(audio**2)) / max(float(np.sqrt(np.mean(result**2))), 1e-8))
 
 
+# bounds of a band that is taken out: its middle in Hz, its width in octaves, and by how many decibels
+BAND_HERTZ, BAND_OCTAVES, BAND_DB = (150.0, 6000.0), (0.2, 1.0), (15.0, 40.0)
+
+
+def without_band(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """float32 [N] -> [N], a random band of frequencies weakened: SpecAugment's frequency mask, for waveforms."""
+    middle = np.exp(rng.uniform(*np.log(BAND_HERTZ)))
+    width, depth = rng.uniform(*BAND_OCTAVES), rng.uniform(*BAND_DB)
+    size = next_fast_len(len(audio), real=True)
+    spectrum = np.fft.rfft(audio, size)
+    hertz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    distance = np.abs(np.log2(hertz.clip(1) / middle))
+    # edges of a tenth of an octave, so that the filter does not ring for long
+    inside = np.clip((width / 2 - distance) / 0.1, 0, 1)
+    return np.fft.irfft(spectrum * 10 ** (-depth * inside / 20), size)[: len(audio)]
+
+
+def rumble(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Low-frequency sound [N] to add to audio [N]: mains hum with overtones, or noise below 80 Hz (wind, traffic).
+
+    Its level is from 15 dB below that of the audio to 18 dB above.
+    """
+    time = np.arange(len(audio)) / SAMPLE_RATE
+    if rng.random() < 0.5:
+        base = float(rng.choice((50.0, 60.0)))
+        low = sum(
+            10 ** (-rng.uniform(6, 30) * i / 20) * np.sin(2 * np.pi * (base * (i + 1) * time + rng.random()))
+            for i in range(3)
+        )
+    else:
+        size = next_fast_len(len(audio), real=True)
+        hertz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+        spectrum = np.fft.rfft(rng.normal(size=len(audio)), size) * ((hertz > 5) & (hertz < 80))
+        low = np.fft.irfft(spectrum, size)[: len(audio)]
+    wanted = np.sqrt(np.mean(audio**2)) * 10 ** (rng.uniform(-15, 18) / 20)
+    return low * (wanted / max(float(np.sqrt(np.mean(low**2))), 1e-8))
+
+
 # LAME's compression as libsndfile counts it: 86 to 43 kbit/s; beyond, what comes back is delayed
 MP3_LEVELS = (0.5, 0.8)
 
@@ -129,14 +171,18 @@ class SpecAugment:
         self.config = config
 
     def __bool__(self) -> bool:
-        return bool(self.config.time_masks or self.config.feature_masks)
+        return bool(self.config.time_masks or self.config.time_mask_share or self.config.feature_masks)
 
     def __call__(self, x: Tensor) -> Tensor:
         config = self.config
         batch, frames, dims = x.shape
         keep = torch.ones(batch, frames, dims, dtype=torch.bool, device=x.device)
+        time_masks = config.time_masks
+        if config.time_mask_share:
+            # a mask is half as wide as the widest one on average
+            time_masks = round(frames * config.time_mask_share * 2 / config.time_mask_frames)
         for masks, widest, size, axis in (
-            (config.time_masks, config.time_mask_frames, frames, 1),
+            (time_masks, config.time_mask_frames, frames, 1),
             (config.feature_masks, config.feature_mask_bins, dims, 2),
         ):
             place = torch.arange(size, device=x.device)[None]

@@ -125,9 +125,12 @@ def plan_epoch(
     return [[examples[i] for i in batch] for batch in bucket(durations, config.batch_seconds, seed, epoch)]
 
 
-def item_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator for what is random about one utterance in one epoch."""
-    return np.random.default_rng((seed, epoch, index, 0xA0D10))
+def example_rng(seed: int, epoch: int, batch: int, row: int) -> np.random.Generator:
+    """The generator for what is random about one example, by its place in the plan of an epoch.
+
+    Not by its utterance: one that an epoch takes several times is to be a different waveform each time.
+    """
+    return np.random.default_rng((seed, epoch, batch, row, 0xA0D10))
 
 
 class AudioBatches:
@@ -144,7 +147,8 @@ class AudioBatches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[AudioBatch | None]:
         """The batches of an epoch from number `start` on."""
-        yield from prefetch(self.plan(epoch)[start:], lambda batch: self.load(batch, epoch))
+        plan = list(enumerate(self.plan(epoch)))[start:]
+        yield from prefetch(plan, lambda numbered: self.load(numbered[1], epoch, numbered[0]))
 
     def plan(self, epoch: int) -> list[list[tuple[int, ...]]]:
         """The epoch's batches of examples; an example is one utterance or several, joined."""
@@ -152,17 +156,19 @@ class AudioBatches:
             [(c.supervisions[0], c.duration) for c in self.cuts], self.repeats, self.config, self.seed, epoch
         )
 
-    def load(self, batch: list[tuple[int, ...]], epoch: int) -> AudioBatch | None:
-        """This process's share of a batch, loaded and augmented; None where it has none."""
+    def load(self, batch: list[tuple[int, ...]], epoch: int, number: int) -> AudioBatch | None:
+        """This process's share of batch `number` of the epoch, loaded and augmented; None where it has none."""
         if len(batch) <= self.rank:
             return None
-        loaded = [self._example(e, epoch) for e in batch[self.rank :: self.world]]
+        mine = list(enumerate(batch))[self.rank :: self.world]
+        loaded = [self._example(e, example_rng(self.seed, epoch, number, row)) for row, e in mine]
         noisy, clean, cuts = zip(*loaded, strict=True)
         return collate_audio(noisy, list(cuts), clean)
 
-    def _example(self, indices: tuple[int, ...], epoch: int) -> tuple[np.ndarray, np.ndarray, list[Cut]]:
+    def _example(
+        self, indices: tuple[int, ...], rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, list[Cut]]:
         """Audio as augmented, without noise and reverberation, and the cuts it is made of."""
-        rng = item_rng(self.seed, epoch, indices[0])
         chosen = [self.augmenter.speed(self.cuts[i], rng) for i in indices]
         audio = np.concatenate([load_audio(c) for c in chosen])
         if rng.random() < self.config.shuffle_prob:

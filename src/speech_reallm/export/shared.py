@@ -87,6 +87,12 @@ def share(source: Path, target: Path, weights: SharedWeights) -> None:
                 K=columns, N=rows, bits=8, block_size=BLOCK, accuracy_level=4,
             )  # fmt: skip
             used |= {name, name + SCALE}
+        elif node.op_type == "Gather" and found.get(node.input[0], ("", True))[1] is False:
+            # a row of a table is unpacked when it is asked for, so that no float copy of the table is held
+            name = found[node.input[0]][0]
+            nodes += _row(name, weights.shapes[name], node.input[1], node.output[0])
+            used |= {name, name + SCALE}
+            continue
         else:
             for i, given in enumerate(node.input):
                 if given in found:
@@ -106,14 +112,25 @@ def share(source: Path, target: Path, weights: SharedWeights) -> None:
     target.write_bytes(model.SerializeToString())
 
 
+def _row(name: str, shape: list[int], index: str, made: str) -> list[onnx.NodeProto]:
+    """Nodes from the packed bytes of a table and an index [B] to its rows [B, K]."""
+    rows = [helper.make_node("Gather", [name + part, index], [f"{made}.rows{part}"]) for part in ("", SCALE)]
+    return rows + _floats(f"{made}.rows", f"{made}.rows{SCALE}", [-1, *shape[1:]], False, made)
+
+
 def _unpacking(name: str, shape: list[int], turned: bool, made: str) -> list[onnx.NodeProto]:
     """Nodes from packed bytes to the weight; all constant, so that they are computed once, at loading."""
+    return _floats(name, name + SCALE, shape, turned, made)
+
+
+def _floats(packed: str, scale: str, shape: list[int], turned: bool, made: str) -> list[onnx.NodeProto]:
+    """Nodes from packed bytes [N, blocks, 64] and scales [N, blocks] to floats of this shape, N first; N may be -1."""
     count = int(np.prod(shape[1:]))
     steps: list[tuple[str, list, dict]] = [
         ("Cast", [], {"to": TensorProto.FLOAT}),
         ("Sub", [np.float32(128)], {}),
         ("Mul", ["scale"], {}),
-        ("Reshape", [np.array([shape[0], -1])], {}),
+        ("Reshape", [np.array([shape[0], -(-count // BLOCK) * BLOCK])], {}),
         ("Slice", [np.array([0]), np.array([count]), np.array([1])], {}),
         ("Reshape", [np.array(shape)], {}),
     ]
@@ -121,9 +138,9 @@ def _unpacking(name: str, shape: list[int], turned: bool, made: str) -> list[onn
         steps.append(("Transpose", [], {"perm": [1, 0]}))
     nodes = [
         helper.make_node("Constant", [], [f"{made}.axis"], value=numpy_helper.from_array(np.array([2]))),
-        helper.make_node("Unsqueeze", [name + SCALE, f"{made}.axis"], [f"{made}.scale"]),
+        helper.make_node("Unsqueeze", [scale, f"{made}.axis"], [f"{made}.scale"]),
     ]
-    value = name
+    value = packed
     for number, (kind, arguments, attributes) in enumerate(steps):
         inputs = [value]
         for i, argument in enumerate(arguments):

@@ -105,6 +105,24 @@ class Block(nn.Module):
         return x, k.reshape(-1, kv * d), v.reshape(-1, kv * d)
 
 
+class TiedEmbedding(nn.Module):
+    """Embeddings of pieces taken from the output layer, so that the matrix is stored once.
+
+    The mean of each row is taken out: published decoders subtract means in their normalisations, ours do not, and
+    whatever is written into the residual stream has to have mean zero for both to agree. Has no weights of its own.
+    """
+
+    def __init__(self, head: nn.Linear):
+        super().__init__()
+        # in a tuple, so that the output layer is not registered (and saved) a second time
+        self._head = (head,)
+
+    def forward(self, pieces: Tensor) -> Tensor:
+        """pieces [...] int64 -> embeddings [..., D]"""
+        rows = F.embedding(pieces, self._head[0].weight)
+        return rows - rows.mean(-1, keepdim=True)
+
+
 class LlamaDecoder(nn.Module):
     """Decoder-only LM over embeddings: the same weights read text alone and interleaved speech."""
 
@@ -113,11 +131,14 @@ class LlamaDecoder(nn.Module):
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
         self.dim, self.window = config.dim, config.window
-        self.embed = nn.Embedding(vocab_size, config.dim)
+        if not config.tie_embeddings:
+            self.embed: nn.Module = nn.Embedding(vocab_size, config.dim)
         self.rotary_dims = int(config.dim // config.heads * config.rotary_fraction) // 2 * 2
         self.blocks = nn.ModuleList(Block(config, frame_dim, frames_per_chunk) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim)
         self.head = nn.Linear(config.dim, vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.embed = TiedEmbedding(self.head)
         self.apply(self._init)
 
     def _init(self, module: nn.Module) -> None:

@@ -146,7 +146,7 @@ class CTCTask(nn.Module):
                 best = torch.unique_consecutive(row[:frames].argmax(-1))
                 hypotheses.append(self.tokenizer.decode([i for i in best.tolist() if i != BLANK]))
         wer = error_rate(self.dev.texts, hypotheses)
-        return {"score": wer, "wer": wer}
+        return {"score": wer["wer"], **wer}
 
     def files(self) -> dict[str, Any]:
         return {

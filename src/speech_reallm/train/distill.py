@@ -63,11 +63,11 @@ class DistillTask(nn.Module):
         if config.data.dev:
             # joined: what an offline encoder makes of an utterance is coloured by its length, which no stream knows
             batches = AudioBatches(config.data.watched(concatenate_prob=1.0), 0)
-            plan, taken = batches.plan(0), 0
-            for batch in plan:
+            taken = 0
+            for number, batch in enumerate(batches.plan(0)):
                 if taken >= config.data.dev_utterances:
                     break
-                self.dev.append(batches.load(batch, 0))
+                self.dev.append(batches.load(batch, 0, number))
                 taken += len(batch)
 
     def steps_in_epoch(self, epoch: int) -> int:

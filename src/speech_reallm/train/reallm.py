@@ -165,17 +165,19 @@ class ReaLLMTask(nn.Module):
                 return self.text.batch(texts[number % len(texts)][self.rank :: self.world])
             if self.splicer and rng.random() < self.config.splice_share:
                 return self._splice(batch, rng)
-            return self._load(batch, epoch, rng)
+            return self._load(batch, epoch, number, rng)
 
         yield from prefetch(list(enumerate(plan, start)), load)
 
-    def _load(self, batch: list[tuple[int, ...]], epoch: int, rng: np.random.Generator) -> ReaLLMBatch | None:
+    def _load(
+        self, batch: list[tuple[int, ...]], epoch: int, number: int, rng: np.random.Generator
+    ) -> ReaLLMBatch | None:
         if len(batch) <= self.rank:
             return None
         model = self.config.model
         delays = self._delays(len(batch), rng)[self.rank :: self.world]
         if self.data is not None:
-            audio = self.data.load(batch, epoch)
+            audio = self.data.load(batch, epoch, number)
             size = model.chunk_samples
             sequences = []
             for row, (cuts, delay) in enumerate(zip(audio.cuts, delays, strict=True)):
@@ -355,7 +357,7 @@ class ReaLLMTask(nn.Module):
                 pieces = self.model.greedy(frames, chunks.to(where), torch.full((len(lengths),), delay))
                 hypotheses += [self.tokenizer.decode(ids) for ids in pieces]
         wer = error_rate(self.dev.texts, hypotheses)
-        return {"score": wer, "wer": wer}
+        return {"score": wer["wer"], **wer}
 
     def files(self) -> dict[str, Any]:
         return {
