@@ -79,7 +79,8 @@ def to_mono(pcm: np.ndarray | bytes | bytearray | memoryview) -> np.ndarray:
 def _downmix(samples: np.ndarray) -> np.ndarray:
     if samples.shape[1] == 1:
         return samples[:, 0].astype(np.float32)
-    return samples.mean(axis=1, dtype=np.float32)
+    mono: np.ndarray = samples.mean(axis=1, dtype=np.float32)
+    return mono
 
 
 class Resampler:
@@ -95,10 +96,11 @@ class Resampler:
         """samples [n] float32 -> [m] float32 at 16 kHz; `last` brings what the filter still holds."""
         if self._stream is None:
             return samples
-        return self._stream.resample_chunk(samples, last=last)
+        resampled: np.ndarray = self._stream.resample_chunk(samples, last=last)
+        return resampled
 
 
-class _Sequential(soundfile.SoundFile):
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
     """soundfile seeks to where it is after every read; in MP3 that upsets the decoder and is audible."""
 
     def seekable(self) -> bool:

@@ -247,7 +247,7 @@ def step(streams: Sequence[Stream]) -> list[list[Event]]:
         if not chunks:
             break
         ready = [i for i, a in enumerate(audio) if len(a)]
-        states = [streams[i]._state for i in ready]
+        states = [state for i in ready if (state := streams[i]._state) is not None]
         results = streams[0]._engine.step(states, [audio[i] for i in ready])
         for i, decoded in zip(ready, results, strict=True):
             for item in decoded:

@@ -44,11 +44,13 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`."""
-        return self._model.EncodeAsIds(text)
+        ids: list[int] = self._model.EncodeAsIds(text)
+        return ids
 
     def encode_pieces(self, text: str) -> list[str]:
         """Pieces of `text`, as strings; a leading U+2581 marks the start of a word."""
-        return self._model.EncodeAsPieces(text)
+        pieces: list[str] = self._model.EncodeAsPieces(text)
+        return pieces
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`; control symbols stand for nothing, so does `<unk>`."""

@@ -87,7 +87,7 @@ def measure(recognizer: Recognizer, seconds: float) -> Speed:
     chunk = recognizer.model.chunk_samples
     sound = voice()
     stream = recognizer.stream(RATE, history=0)
-    times = []
+    times: list[float] = []
     ends = time.perf_counter() + seconds
     while time.perf_counter() < ends:
         start = len(times) * chunk % (len(sound) - chunk)

@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
     recognizer = Recognizer.load(args.model, threads=args.threads, **options)
 
     done: list[Utterance] = []
-    lengths = [row.duration for row in rows]
-    progress = Progress("evaluating", 0.0 if None in lengths else sum(lengths))
+    lengths = [row.duration for row in rows if row.duration is not None]
+    progress = Progress("evaluating", sum(lengths) if len(lengths) == len(rows) else 0.0)
     interrupted = False
     try:
         for utterance in evaluate(recognizer, rows, normalize, times, clock=CLOCKS[args.clock]):

@@ -178,10 +178,11 @@ class _Saver:
         from ..formats import BY_SEGMENT, SUFFIXES
 
         kinds = {suffix: name for name, suffix in SUFFIXES.items()}
-        self._formats = [(Path(file), kinds.get(Path(file).suffix.lower())) for file in files]
-        for path, kind in self._formats:
-            if kind is None:
+        self._formats: list[tuple[Path, str]] = []
+        for path in map(Path, files):
+            if path.suffix.lower() not in kinds:
                 raise UserError(f"--save {path}: its ending must be one of {', '.join(kinds)}")
+            self._formats.append((path, kinds[path.suffix.lower()]))
         self._audio_path = Path(audio) if audio else None
         if self._audio_path and self._audio_path.suffix.lower() not in AUDIO:
             raise UserError(f"--save-audio {audio}: its ending must be one of {', '.join(AUDIO)}")
@@ -235,7 +236,7 @@ class _Saver:
         from ..formats import FORMATS
         from ._outputs import write_file
 
-        if self._sound is not None:
+        if self._sound is not None and self._audio_path is not None:
             self._sound.close()
             self.written.append(self._audio_path)
         transcript = Transcript.of(self._segments, duration=duration, seconds=seconds, file="microphone")

@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as err:
         if (err.name or "speech_reallm").split(".")[0] == "speech_reallm":
             raise
-        return _error(_advice(err.name))
+        return _error(_advice(err.name or str(err)))
     except MemoryError:
         return _error("out of memory")
 

@@ -35,7 +35,7 @@ def find_subsets(root: str | Path) -> dict[str, list[Path]]:
 
 
 def write_manifest(
-    subset: str, transcripts: list[Path], out: str | Path, progress: Callable[[int], None] = lambda n: None
+    subset: str, transcripts: list[Path], out: str | Path, progress: Callable[[int], object] = lambda n: None
 ) -> tuple[int, float]:
     """Write OUT/`subset`.jsonl, all of it or nothing; returns utterances and hours.
 

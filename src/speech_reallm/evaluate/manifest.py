@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import UserError
 from .latency import TimedWord
@@ -122,5 +122,5 @@ def timed_words(items: Any) -> Iterator[TimedWord]:
         yield TimedWord(word, float(start), float(end))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

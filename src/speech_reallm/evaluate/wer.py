@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import UserError
 
@@ -78,7 +79,8 @@ def make_normalizer(name: str) -> Normalizer:
             raise UserError(
                 "--normalizer whisper needs a package: pip install 'speech-reallm[evaluate]'"
             ) from None
-        return EnglishTextNormalizer()
+        normalizer: Callable[[str], str] = EnglishTextNormalizer()
+        return normalizer
     raise UserError(f"unknown normalizer {name!r}; known: {', '.join(NORMALIZERS)}")
 
 
@@ -112,7 +114,7 @@ def total(counts: Iterable[Counts]) -> Counts:
     return sum(counts, Counts())
 
 
-def by_length(items: Iterable[tuple[float, Counts]]) -> list[dict[str, float | int | str | None]]:
+def by_length(items: Iterable[tuple[float, Counts]]) -> list[dict[str, Any]]:
     """Error rates by length, from (duration in seconds, counts) pairs; empty classes are left out.
 
     Each class is a dict of `seconds` ("5-10"), `utterances`, `words` and `wer` (percent, or None).
@@ -122,7 +124,7 @@ def by_length(items: Iterable[tuple[float, Counts]]) -> list[dict[str, float | i
     for duration, counts in items:
         index = next(i for i, end in enumerate(edges[1:]) if duration < end)
         classes[index].append(counts)
-    rows: list[dict[str, float | int | str | None]] = []
+    rows: list[dict[str, Any]] = []
     for low, high, members in zip(edges, edges[1:], classes, strict=False):
         if members:
             name = f"{low:g}-{high:g}" if high != float("inf") else f"{low:g}+"

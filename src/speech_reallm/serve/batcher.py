@@ -326,6 +326,7 @@ class Batcher:
                         session._ended = True
                     else:
                         self._offer(session)
+            assert self._loop is not None, "start() sets it before this thread runs"
             try:
                 self._loop.call_soon_threadsafe(_deliver, results)
             except RuntimeError:
@@ -350,14 +351,14 @@ class Batcher:
             except Exception:
                 log.exception("feeding failed", extra={"session": session.id})
                 failures[session] = Refused("internal", "a fault of the server")
-        ready = [
-            s for s, (_, last) in zip(turn, portions, strict=True)
-            if s not in failures and (last or not s._stream.missing)
-        ]  # fmt: skip
+        ready = {
+            s: s._stream for s, (_, last) in zip(turn, portions, strict=True)
+            if s not in failures and s._stream is not None and (last or not s._stream.missing)
+        }  # fmt: skip
         events: dict[Session, list[Event]] = {}
         if ready:
             try:
-                stepped = self.recognizer.step([s._stream for s in ready])
+                stepped = self.recognizer.step(list(ready.values()))
                 events = dict(zip(ready, stepped, strict=True))
             except Exception:
                 # their states may be half advanced: none of these can go on, all others do

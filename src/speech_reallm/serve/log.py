@@ -30,14 +30,14 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 
-class StandardError(logging.StreamHandler):
+class StandardError(logging.StreamHandler[TextIO]):
     """Writes to standard error as it is when a record comes: who set up the logs may have had another."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> TextIO:
+    def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stderr
 
 

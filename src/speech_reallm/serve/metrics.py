@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -19,7 +20,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        made = {"registry": self.registry}
+        made: dict[str, Any] = {"registry": self.registry}
         self.opened = Counter("reallm_sessions_opened", "Sessions admitted, by protocol", ["kind"], **made)
         self.refused = Counter(
             "reallm_refused", "Sessions and requests refused, by reason", ["reason"], **made

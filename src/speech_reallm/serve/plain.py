@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.datastructures import QueryParams
 from starlette.websockets import WebSocket
@@ -108,7 +108,10 @@ def read_progress(query: QueryParams) -> float | None:
     return milliseconds / 1000 if milliseconds else None
 
 
-def _integer(query: QueryParams, name: str, default: int | None, low: int, high: int) -> int | None:
+Default = TypeVar("Default", int, None)
+
+
+def _integer(query: QueryParams, name: str, default: Default, low: int, high: int) -> int | Default:
     text = query.get(name)
     if text is None or text == "":
         return default
@@ -127,7 +130,7 @@ def read_message(text: str) -> str:
     kind = message.get("type") if isinstance(message, dict) else None
     if kind != "finish":
         raise Refused("bad_message", 'the only text message is {"type": "finish"}')
-    return kind
+    return str(kind)
 
 
 def ready(service: Service, session: Session) -> dict[str, Any]:

@@ -64,23 +64,27 @@ class Connection:
         self._numbers = itertools.count(1)
         self._config = Config()
         self._turns: Turns = OpenAITurns(detect=True)
-        self._session: Session | None = None
+        self._current: Session | None = None
         # seconds of audio before the present session
         self._offset = 0.0
         # set while the present session has not been told to finish a turn
         self._going = asyncio.Event()
         self._going.set()
 
+    @property
+    def _session(self) -> Session:
+        assert self._current is not None, "open() comes first"
+        return self._current
+
     def open(self, config: Config) -> None:
         """A session with this config, in the place of the one before. Raises Refused."""
-        before = self._session
-        self._session = self._service.batcher.open(config.options(), "realtime", instead_of=before)
+        before = self._current
+        self._current = self._service.batcher.open(config.options(), "realtime", instead_of=before)
         self._config = config
         if before is not None:
             self._offset += before.seconds
 
     async def run(self, websocket: WebSocket) -> None:
-        assert self._session is not None
         first = self._session
         try:
             with self._service.session(first, websocket, lambda: self._offset + self._session.seconds):
@@ -117,7 +121,11 @@ class Connection:
 
     def _describe(self, event: str) -> dict[str, Any]:
         model = self._service.recognizer.model.name
-        session = {"id": self._id, "object": "realtime.transcription_session", "type": "transcription"}
+        session: dict[str, Any] = {
+            "id": self._id,
+            "object": "realtime.transcription_session",
+            "type": "transcription",
+        }
         if event.startswith("transcription_session"):
             session |= self._config.describe_flat(model)
         else:

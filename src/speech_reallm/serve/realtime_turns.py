@@ -38,7 +38,8 @@ class OpenAITurns:
         self._item: str | None = None
         self._previous: str | None = None
         self._committed = False
-        self._text, self._words, self._start = "", [], 0.0
+        self._text, self._start = "", 0.0
+        self._words: list[dict[str, Any]] = []
         self._segment_open = False
 
     def heard(self, event: Event, offset: float) -> Messages:

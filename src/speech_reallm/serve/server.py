@@ -51,7 +51,8 @@ class Server(uvicorn.Server):
 
     @property
     def port(self) -> int:
-        return self._socket.getsockname()[1]
+        port: int = self._socket.getsockname()[1]
+        return port
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ class Recording:
 
 async def recognise(
     service: Service, session: Session, recording: Recording, request: Request | None
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """Events of a recording. Raises Refused if it breaks. request: to notice that its client has left."""
 
     async def feed() -> None:
@@ -189,7 +189,7 @@ class EventStream(StreamingResponse):
 
 async def _events(
     service: Service, session: Session, recording: Recording, request: Request
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str, None]:
     def sent(fields: dict[str, Any]) -> str:
         return f"data: {json.dumps(fields, ensure_ascii=False)}\n\n"
 
@@ -225,7 +225,7 @@ async def read_form(request: Request, settings: Settings) -> FormData:
 
     async def counted() -> Message:
         nonlocal taken
-        message = await asyncio.wait_for(receive(), settings.send_seconds)
+        message: Message = await asyncio.wait_for(receive(), settings.send_seconds)
         taken += len(message.get("body", b""))
         if taken > limit:
             raise too_large
