@@ -6,12 +6,13 @@ DEMO := examples/demo.opus
 OUT := out
 PIP := $(V) -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test check format types clean
 
 help:
 	@echo "make demo    transcribe $(DEMO) live, with the built-in model"
 	@echo "make test    run the tests (installs torch and the training side first)"
-	@echo "make lint    check the style of the code"
+	@echo "make check   check format, style and types of the code"
+	@echo "make format  format the code and sort its imports"
 	@echo "make clean   remove .venv and caches; $(OUT)/ stays"
 
 demo: .venv/.runtime
@@ -21,8 +22,16 @@ demo: .venv/.runtime
 test: .venv/.dev
 	$(V) -m pytest
 
-lint: .venv/.dev
+check: .venv/.dev
+	$(V) -m ruff format --check .
 	$(V) -m ruff check .
+
+types: .venv/.dev
+	$(V) -m mypy
+
+format: .venv/.dev
+	$(V) -m ruff check --select I --fix --quiet .
+	$(V) -m ruff format .
 
 .venv/.runtime: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -39,5 +48,5 @@ lint: .venv/.dev
 	@touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .hypothesis .ruff_cache build dist src/*.egg-info
+	rm -rf .venv .pytest_cache .hypothesis .ruff_cache .mypy_cache build dist site src/*.egg-info
 	find src tests benchmarks examples runs -name __pycache__ -type d -prune -exec rm -rf {} +
