@@ -13,15 +13,19 @@ Only what is used needs to be there: Kokoro (Apache-2.0, as hibari) is asked for
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import tempfile
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import soundfile
 import soxr
+
+# before the first import of onnxruntime, which sends usage data otherwise (docs/privacy.md)
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 from hibari import Hibari
 
 RATE = 24000

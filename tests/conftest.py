@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 # before torch is imported: the models of the tests are so small that a second thread costs more than it gives
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# tests that import onnxruntime before the package send nothing either; nor does Selenium's manager
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["SE_AVOID_STATS"] = "true"
 
 import pytest
 

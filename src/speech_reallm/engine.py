@@ -6,17 +6,16 @@ here (ARCHITECTURE.md, contract "Model folder"): wherever they differ, `frame_ch
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from .errors import UserError
 from .modelfolder import ModelFolder
+from .onnx_session import OnnxSession
 from .ring import ring_slot
 from .tokenizer import START
 
@@ -93,8 +92,8 @@ class Engine:
         if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
             raise UserError(f"threads must be a whole number from 1 on, not {threads!r}")
         self.folder = folder
-        self._encoder = _session(folder.file("encoder.onnx"), threads)
-        self._decoder = _session(folder.file("decoder.onnx"), threads)
+        self._encoder = OnnxSession(folder.file("encoder.onnx"), threads)
+        self._decoder = OnnxSession(folder.file("decoder.onnx"), threads)
         self._encoder_outputs = [o.name for o in self._encoder.get_outputs()]
         self._encoder_state, self._decoder_state = self._check_graphs()
 
@@ -265,24 +264,10 @@ def _remember(inputs: dict[str, np.ndarray], i: int, key: np.ndarray, value: np.
     inputs["position"][i] += 1
 
 
-def _session(path: Path, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # waiting threads sleep: a live stream leaves the CPU idle most of the time
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4
-    try:
-        return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    except Exception as err:
-        reason = " ".join(str(err).split())[:160]
-        raise UserError(f"{path} cannot be loaded ({reason}); get the model again") from None
-
-
 Signature = dict[str, tuple[tuple[int, ...], Any]]
 
 
-def _signature(session: ort.InferenceSession, path: Path) -> tuple[Signature, Signature]:
+def _signature(session: OnnxSession, path: Path) -> tuple[Signature, Signature]:
     """Names, shapes without the batch dimension, and types of a graph's inputs and outputs.
 
     Outputs keep None for a dimension that the graph does not fix; inputs must fix all but the first.
