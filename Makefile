@@ -49,4 +49,4 @@ format: .venv/.dev
 
 clean:
 	rm -rf .venv .pytest_cache .hypothesis .ruff_cache .mypy_cache build dist site src/*.egg-info
-	find src tests benchmarks examples runs -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks examples recipes -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from alignment import quality, synthetic
 from tqdm import tqdm
 
-from speech_reallm.align import quality, synthetic
-from speech_reallm.align.hmm import align_words
-from speech_reallm.data.manifests import load_audio, load_manifest
 from speech_reallm.errors import UserError
+from speech_reallm.evaluate.hmm_aligner import align_words
 from speech_reallm.text import normalize_for_training
+from speech_reallm.training.data.manifests import load_audio, load_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -65,8 +65,8 @@ def pocketsphinx(audio: list[np.ndarray], words: list[list[str]]) -> list[Times 
 def teacher_aligner(folder: str, shift: float, peaks: bool, batch_seconds: float = 60.0) -> Aligner:
     import torch
 
-    from speech_reallm.align.files import word_items
-    from speech_reallm.align.run import align_batch, load_teacher
+    from speech_reallm.training.align.alignment_file import word_items
+    from speech_reallm.training.align.run import align_batch, load_teacher
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     teacher, tokenizer, _ = load_teacher(folder, device)

@@ -20,8 +20,7 @@ import numpy as np
 from listening import recognise
 from tqdm import tqdm
 
-from speech_reallm.audio import read_audio
-from speech_reallm.config import SAMPLE_RATE
+from speech_reallm.audio import SAMPLE_RATE, read_audio
 from speech_reallm.evaluate.wer import align, make_normalizer, total
 from speech_reallm.recognizer import Recognizer
 

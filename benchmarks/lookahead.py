@@ -24,9 +24,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from speech_reallm.model.attention import rotary_table, rotate
-from speech_reallm.model.conformer import Block, ConformerEncoder, State
-from speech_reallm.presets import PRESETS
+from speech_reallm.training.config.presets import PRESETS
+from speech_reallm.training.model.encoders.conformer import Block, ConformerEncoder, State
+from speech_reallm.training.model.layers.attention import rotary_table, rotate
 
 
 class Recomputing(nn.Module):

@@ -15,13 +15,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from alignment.synthetic import VOICES, available, speak_words
 from listening import RATE, recognise
 
-from speech_reallm.align.synthetic import VOICES, available, speak_words
 from speech_reallm.audio import read_audio
-from speech_reallm.data.augment import add_noise
 from speech_reallm.evaluate.wer import align, make_normalizer, total
 from speech_reallm.recognizer import Recognizer
+from speech_reallm.training.data.augment import add_noise
 
 WORDS = (
     "yes", "no", "stop", "go", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"

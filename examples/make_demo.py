@@ -2,8 +2,8 @@
 
     python examples/make_demo.py package/voices
 
-What has to be installed is at the top of runs/voices.py. Writes demo.opus and demo_text.txt beside this file, and the
-first ten seconds, small, as what `reallm doctor` measures with.
+What has to be installed is at the top of recipes/tools/voices.py. Writes demo.opus and demo_text.txt beside this
+file, and the first ten seconds, small, as what `reallm doctor` measures with.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import soundfile
 import soxr
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "runs"))
+sys.path.insert(0, str(HERE.parent / "recipes/tools"))
 
 from voices import RATE, Voices  # noqa: E402
 

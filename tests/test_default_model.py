@@ -74,7 +74,7 @@ def test_streaming_equals_the_whole_file(recognizer):
 
 
 def test_training_goes_on_from_what_ships():
-    from speech_reallm.export.folder import load_reallm
+    from speech_reallm.training.export.folder import load_reallm
 
     model = load_reallm(FOLDER)
     assert model.config.vocab_size == json.loads((FOLDER / "config.json").read_text())["vocab_size"]

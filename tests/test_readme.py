@@ -61,7 +61,7 @@ def test_command(command: str) -> None:
     else:
         assert shutil.which(ROOT / program), f"{program} is no program of this project"
     for argument in arguments:
-        if argument.startswith("configs/"):
+        if argument.startswith("recipes/"):
             assert (ROOT / argument).is_file()
 
 

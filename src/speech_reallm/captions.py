@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .events import Transcript, Word
-from .marks import bare
+from .punctuation import bare
 
 LINE_CHARACTERS = 42
 CUE_LINES = 2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .captions import cues_of
 from .events import Final, Transcript, Word
-from .marks import CLOSING
+from .punctuation import CLOSING
 
 
 def segment_text(segment: Final, file: str | None = None) -> str:

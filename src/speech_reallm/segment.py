@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from .events import Final, Word
-from .marks import CLOSING, is_spoken
+from .punctuation import CLOSING, is_spoken
 from .tokenizer import Tokenizer
 
 # speech runs at some 14 letters a second; used where a word's first piece does not tell how long it took

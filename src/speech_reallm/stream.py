@@ -13,7 +13,7 @@ from .audio import SAMPLE_RATE, Resampler, to_mono
 from .engine import Decoded, Engine, State
 from .errors import UserError
 from .events import Endpoint, Event, Final, Partial, Transcript
-from .marks import is_spoken
+from .punctuation import is_spoken
 from .segment import Segment
 from .tokenizer import Tokenizer
 

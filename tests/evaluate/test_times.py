@@ -23,7 +23,7 @@ def make_row(words: tuple[TimedWord, ...] | None = None) -> Row:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     """The forced alignments asked for; each finds words of half a second each, and nothing for "none"."""
-    hmm = pytest.importorskip("speech_reallm.align.hmm")
+    hmm = pytest.importorskip("speech_reallm.evaluate.hmm_aligner")
     pytest.importorskip("pocketsphinx")
     asked: list[list[str]] = []
 

@@ -67,12 +67,10 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_seconds <= 0:
         raise UserError("--batch-seconds must be above 0")
 
-    import torch
-
-    from ..align.run import AlignOptions, align_manifest, load_teacher
     from ..tokenizer import Tokenizer
+    from ..training.align.run import AlignOptions, align_manifest, default_device, load_teacher
 
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = args.device or default_device()
     if args.teacher == "hmm":
         if not args.tokenizer:
             raise UserError("align hmm needs --tokenizer: the pieces of the model to be trained")

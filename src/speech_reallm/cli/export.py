@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from ..export.folder import export_folder
+    from ..training.export.folder import export_folder
 
     out = export_folder(args.run, args.out, name=args.name or Path(args.out).name, int8=not args.float)
     size = sum(f.stat().st_size for f in out.iterdir())

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from ..data.librispeech import find_subsets, write_manifest
+    from ..training.data.corpora.librispeech import find_subsets, write_manifest
 
     subsets = find_subsets(args.path)
     wanted = args.subset or list(subsets)

@@ -29,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.moonshine:
-        from ..data.moonshine_pieces import make_tokenizer
+        from ..training.tokenizers.from_moonshine import make_tokenizer
 
         share = make_tokenizer(args.moonshine, args.texts, args.vocab, args.out)
         print(f"{share:.2%} of the pieces of the texts are kept whole")
     else:
-        from ..data.text_pieces import train_tokenizer
+        from ..training.tokenizers.from_text import train_tokenizer
 
         train_tokenizer(args.texts, args.vocab, args.out)
     print(f"wrote {args.out}")

@@ -7,9 +7,9 @@ import argparse
 NAME = "train"
 HELP = "train an encoder, an alignment teacher, a language model or a recogniser"
 EPILOG = """examples:
-  reallm train configs/default/1-encoder.yaml             run, or resume where it stopped
-  reallm train configs/default/2-joint.yaml --minutes 95  end in 95 minutes, learning rate decayed by then
-  torchrun --nproc-per-node 2 -m speech_reallm train configs/debug.yaml
+  reallm train recipes/default/1-encoder.yaml             run, or resume where it stopped
+  reallm train recipes/default/3-joint.yaml --minutes 95  end in 95 minutes, learning rate decayed by then
+  torchrun --nproc-per-node 2 -m speech_reallm train recipes/debug/teacher.yaml
 """
 
 
@@ -28,6 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..train.run import run_training
+    from ..training.run import run_training
 
     return run_training(args.config, args.set, minutes=args.minutes, fresh=args.fresh, threads=args.threads)

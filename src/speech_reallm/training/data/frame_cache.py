@@ -1,0 +1,181 @@
+"""Encoder frames on disk, so that a decoder trains on a frozen encoder at hundreds of times real time.
+
+A cache is a folder: `frames.f16` (raw float16 [frames, D], appended), `index.jsonl` (a row per utterance and speed),
+`about.json` (what made it). A build that is stopped goes on where it was; one made by other weights is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lhotse.cut import Cut
+from torch import Tensor, nn
+
+from ...errors import UserError
+from ..config import DataConfig
+from ..device import autocast, device_of
+from ..loop import first_process_first
+from .batches import AudioBatches, bucket, collate_audio, prefetch
+from .manifests import load_audio
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One cached utterance: `frames` frames from row `offset` on; `own` of them are its own, the rest is the tail."""
+
+    cut: Cut
+    repeat: float
+    offset: int
+    frames: int
+    own: int
+    seconds: float
+
+
+def fingerprint(encoder: nn.Module) -> str:
+    """Identifies an encoder's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class FrameCache:
+    """Frames of all training utterances, each at every configured speed."""
+
+    def __init__(
+        self, folder: str, encoder: nn.Module, data: DataConfig, tail_chunks: int, seed: int, bf16: bool
+    ):
+        if encoder.config.delayed_chunks:
+            raise UserError("`cache`: an encoder with delayed_chunks gives other frames at each delay")
+        self.folder = Path(folder)
+        self.dim = encoder.dim
+        self.tail = tail_chunks
+        self.encoder = encoder
+        self.full = encoder.config.full_context
+        self.batches = AudioBatches(data, seed)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        about = {"encoder": fingerprint(encoder), "dim": self.dim, "tail_chunks": tail_chunks}
+        path = self.folder / "about.json"
+        # the first process computes, the others find it done
+        with first_process_first():
+            if path.exists() and json.loads(path.read_text()) != about:
+                raise UserError(
+                    f"{self.folder} was made by another encoder: delete it, or name another folder as `cache`"
+                )
+            path.write_text(json.dumps(about) + "\n")
+            known = self._build(bf16)
+        self.frames = np.memmap(self.folder / "frames.f16", np.float16, "r").reshape(-1, self.dim)
+        self.entries = [
+            Entry(cut=cut, repeat=repeat, **known[key]) for key, cut, repeat in self._wanted() if key in known
+        ]
+
+    def _wanted(self) -> list[tuple[str, Cut, float]]:
+        speeds = sorted(set(self.batches.config.augment.speeds)) or [1.0]
+        return [
+            (f"{cut.id}@{speed}", cut if speed == 1.0 else cut.perturb_speed(speed), repeat)
+            for cut, repeat in zip(self.batches.cuts, self.batches.repeats, strict=True)
+            for speed in speeds
+        ]
+
+    def _build(self, bf16: bool) -> dict[str, dict]:
+        """Compute what is missing; returns the index."""
+        from tqdm import tqdm
+
+        index_path, frames_path = self.folder / "index.jsonl", self.folder / "frames.f16"
+        known, end = {}, 0
+        if index_path.exists():
+            for line in index_path.read_text().splitlines():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:  # cut off in the middle of a line
+                    break
+                key = row.pop("key")
+                known[key] = row
+                end = max(end, row["offset"] + row["frames"])
+        missing = [w for w in self._wanted() if w[0] not in known]
+        if not missing:
+            return known
+        # frames beyond the last indexed ones were being written when an earlier build stopped
+        with frames_path.open("ab") as file:
+            file.truncate(end * self.dim * 2)
+        with index_path.open("w") as file:
+            file.writelines(json.dumps({"key": k, **row}) + "\n" for k, row in known.items())
+        plan = bucket([c.duration for _, c, _ in missing], 2 * self.batches.config.batch_seconds, 0, 0)
+        augmenter = self.batches.augmenter
+
+        def load(batch: list[int]) -> list[np.ndarray]:
+            audio = []
+            for i in batch:
+                key, cut, _ = missing[i]
+                seed = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16)
+                audio.append(augmenter.audio(load_audio(cut), np.random.default_rng(seed))[0])
+            return audio
+
+        hours = sum(c.duration for _, c, _ in missing) / 3600
+        bar = tqdm(
+            total=round(hours * 3600),
+            unit="s",
+            desc="caching frames",
+            mininterval=2 if sys.stderr.isatty() else 60,
+        )
+        with frames_path.open("ab") as frames_file, index_path.open("a") as index_file:
+            for batch, audio in zip(plan, prefetch(plan, load), strict=True):
+                made = self._encode(audio, bf16)
+                rows = []
+                for i, (frames, own) in zip(batch, made, strict=True):
+                    row = {
+                        "offset": end,
+                        "frames": len(frames),
+                        "own": own,
+                        "seconds": missing[i][1].duration,
+                    }
+                    frames_file.write(frames.tobytes())
+                    end += len(frames)
+                    known[missing[i][0]] = row
+                    rows.append(json.dumps({"key": missing[i][0], **row}) + "\n")
+                frames_file.flush()
+                os.fsync(frames_file.fileno())
+                index_file.writelines(rows)
+                index_file.flush()
+                bar.update(round(sum(missing[i][1].duration for i in batch)))
+        bar.close()
+        return known
+
+    @torch.no_grad()
+    def _encode(self, audio: list[np.ndarray], bf16: bool) -> list[tuple[np.ndarray, int]]:
+        """Frames float16 [T, D] of each utterance, with its tail, and how many are its own."""
+        batch = collate_audio(audio, [[] for _ in audio])
+        frames = encode_batch(self.encoder, batch.audio, batch.lengths, self.tail, bf16)
+        size, per = self.encoder.chunk_samples, self.encoder.frames_per_chunk
+        result = []
+        for row, length in zip(frames, batch.lengths.tolist(), strict=True):
+            own = -(-length // (size // per)) if self.full else -(-length // size) * per
+            keep = own if self.full else own + self.tail * per
+            result.append((row[:keep].half().cpu().numpy(), own))
+        return result
+
+    def read(self, entry: Entry) -> np.ndarray:
+        """Frames float16 [T, D] of an entry, tail included."""
+        return self.frames[entry.offset : entry.offset + entry.frames]
+
+
+def encode_batch(
+    encoder: nn.Module, audio: Tensor, lengths: Tensor, tail_chunks: int, bf16: bool, delay: int = 0
+) -> Tensor:
+    """audio [B, N] -> frames [B, (C + tail) * F, D] float32, zeros behind every utterance as at a flush."""
+    size = encoder.chunk_samples
+    chunks = -(-audio.shape[1] // size) + (
+        0 if encoder.config.full_context else tail_chunks + encoder.lookahead_chunks
+    )
+    where = device_of(encoder)
+    audio = nn.functional.pad(audio.to(where), (0, chunks * size - audio.shape[1]))
+    with autocast(where, bf16):
+        return encoder(audio, lengths.to(where), delay=delay).float()

@@ -1,0 +1,109 @@
+"""ReaLLM to ONNX: one graph for a chunk of audio, one for a micro-step (ARCHITECTURE.md, "Model folder")."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import UserError
+from ..model.reallm import ReaLLM, State
+
+OPSET = 18
+Packed = dict[str, Tensor] | None
+
+
+class EncoderGraph(nn.Module):
+    """(audio [B, S], delay [B], *state) -> (embedding [B, W], frames [B, F, E] if they are read, *new state)"""
+
+    def __init__(self, model: ReaLLM):
+        super().__init__()
+        self.model = model
+        self.names = list(model.encoder.init_state(1))
+
+    def forward(self, audio: Tensor, delay: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        frames, new = self.model.encoder.step(audio, dict(zip(self.names, state, strict=True)), delay)
+        embedding = self.model.embed_speech(frames, delay)[:, 0]
+        return embedding, *((frames,) if self.model.reads else ()), *(new[n] for n in self.names)
+
+
+class DecoderGraph(nn.Module):
+    """A micro-step: (embedding [B, W], piece [B], position [B], cache.k, cache.v) -> (log_probs [B, V], new.k, new.v)
+
+    A reading decoder takes chunk and waited [B] and frames [B, N * F, E] besides.
+    """
+
+    def __init__(self, model: ReaLLM):
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        embedding: Tensor,
+        piece: Tensor,
+        position: Tensor,
+        cache_k: Tensor,
+        cache_v: Tensor,
+        chunk: Tensor | None = None,
+        waited: Tensor | None = None,
+        frames: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        state = State(
+            encoder={},
+            cache_k=cache_k,
+            cache_v=cache_v,
+            position=position,
+            frames=frames,
+            chunk=chunk,
+            waited=waited,
+        )
+        return self.model.step(embedding, piece, state)
+
+
+def export_graphs(model: ReaLLM, folder: Path, packed: Packed = None) -> None:
+    """Write encoder.onnx and decoder.onnx, in float32.
+
+    With `packed`, what model.safetensors in the same folder holds (model/packing.py), matrices are 8-bit and lie there.
+    Raises UserError when onnx is missing.
+    """
+    try:
+        import onnx  # noqa: F401 - torch says so with twenty lines more
+    except ImportError:
+        raise UserError("export needs onnx: pip install 'speech-reallm[train]'") from None
+    model = model.eval().float().cpu()
+    encoder, batch = EncoderGraph(model), 2
+    state = model.init_state(batch)
+    reads = ["frames"] if model.reads else []
+    inputs = ["audio", "delay", *(f"state.{n}" for n in encoder.names)]
+    outputs = ["embedding", *reads, *(f"new_state.{n}" for n in encoder.names)]
+    audio = torch.zeros(batch, model.config.chunk_samples)
+    one = torch.ones(batch, dtype=torch.int64)
+    _export(
+        encoder, (audio, one - 1, *state.encoder.values()), folder / "encoder.onnx", inputs, outputs, packed
+    )
+    arguments = [torch.zeros(batch, model.decoder.dim), one, one + 3, state.cache_k, state.cache_v]
+    inputs = ["embedding", "piece", "position", "cache.k", "cache.v"]
+    if model.reads:
+        arguments += [one, one, state.frames]
+        inputs += ["chunk", "waited", "frames"]
+    outputs = ["log_probs", "new.k", "new.v"]
+    _export(DecoderGraph(model), tuple(arguments), folder / "decoder.onnx", inputs, outputs, packed)
+
+
+def _export(
+    graph: nn.Module, arguments: tuple, path: Path, inputs: list[str], outputs: list[str], packed: Packed
+) -> None:
+    plain = path.with_suffix(".float.onnx") if packed else path
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph.eval(), arguments, str(plain), input_names=inputs, output_names=outputs, opset_version=OPSET,
+            dynamic_axes={n: {0: "batch"} for n in inputs + outputs}, dynamo=False,
+        )  # fmt: skip
+    if packed:
+        from .shared_weights import SharedWeights, share
+
+        share(plain, path, SharedWeights(path.with_name("model.safetensors"), packed))
+        plain.unlink()

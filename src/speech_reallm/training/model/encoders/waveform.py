@@ -1,0 +1,238 @@
+"""A streaming encoder of raw audio: strided convolutions, then a rotary-position transformer.
+
+The architecture and parameter shapes are those of the Moonshine encoder (Jeffries et al., arXiv 2410.15608),
+so that published weights warm-start it. Two things differ, so that it streams: attention is in blocks
+(block_attention.py), and the statistics of the group normalisation are accumulated over the stream instead of taken
+over the utterance.
+A frame is 384 samples (24 ms); the convolutions use no audio after its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...config import EncoderConfig
+from ..layers.attention import MASKED, Turn, rotary
+from .block_attention import BlockAttention, blocks_of
+
+HOP = 384
+# samples before a chunk that its first frame reaches back to: 127 + 64 * 6 + 192 * 2 - 384
+PAST = 511
+# first-convolution outputs of a chunk's window that belong to the previous chunk
+OVERLAP = 7
+# the statistics of the normalisation forget beyond this many chunks
+MEMORY = 256
+SILENCE = 1e-6  # mean square of the first convolution under which a chunk does not count
+
+
+class Layer(nn.Module):
+    """Pre-norm transformer layer."""
+
+    def __init__(self, config: EncoderConfig, frames: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.dim, bias=False)
+        self.attention = BlockAttention(
+            config.dim, config.heads, frames, config.left_chunks, config.rotary_fraction
+        )
+        self.norm2 = nn.LayerNorm(config.dim, bias=False)
+        self.up = nn.Linear(config.dim, config.ffn)
+        self.down = nn.Linear(config.ffn, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
+
+    def forward(self, x: Tensor, final: bool = False) -> Tensor:
+        """Blocks [B, C, (R + 1) F, D] -> the same; with `final` their chunks alone, [B, C, F, D]"""
+        y = self.dropout(self.attention(self.norm1(x), final))
+        return self.feed_forward(x[:, :, : y.shape[2]] + y)
+
+    def forward_full(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x [B, T, D], valid [B, T] -> [B, T, D]"""
+        return self.feed_forward(x + self.dropout(self.attention.forward_full(self.norm1(x), valid)))
+
+    def step(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        turn: Turn,
+        chunk: Tensor,
+        state: dict[str, Tensor],
+        final: bool = False,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See BlockAttention.step."""
+        y, new = self.attention.step(self.norm1(x), mask, turn, chunk, state, final)
+        if final:
+            x = x.gather(1, chunk.expand(-1, -1, x.shape[-1]))
+        return self.feed_forward(x + y), new
+
+
+class WaveformEncoder(nn.Module):
+    """See ARCHITECTURE.md, contract "Encoder"."""
+
+    def __init__(self, config: EncoderConfig, chunk_ms: int = 240):
+        super().__init__()
+        self.config = config
+        self.dim = config.dim
+        self.chunk_samples = 16 * chunk_ms
+        if self.chunk_samples % HOP:
+            raise ValueError(f"chunk_ms must be a multiple of {HOP // 16}")
+        self.frames_per_chunk = self.chunk_samples // HOP
+        self.lookahead_chunks = config.lookahead_chunks
+        d = config.dim
+        self.conv1 = nn.Conv1d(1, d, 127, stride=64, bias=False)
+        self.norm_weight = nn.Parameter(torch.ones(d))
+        self.norm_bias = nn.Parameter(torch.zeros(d))
+        self.conv2 = nn.Conv1d(d, 2 * d, 7, stride=3)
+        self.conv3 = nn.Conv1d(2 * d, d, 3, stride=2)
+        self.layers = nn.ModuleList(Layer(config, self.frames_per_chunk) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(d, bias=False)
+
+    # -- from samples to frames, chunk by chunk
+
+    def _first_conv(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """windows [N, PAST + S] -> tanh(conv1) [N, D, 6 F + 7], statistics [N, 3] (weight, mean, mean square)."""
+        y = torch.tanh(self.conv1(windows.unsqueeze(1)))
+        new = y[:, :, OVERLAP:].float()
+        mean, square = new.mean((1, 2)), new.square().mean((1, 2))
+        return y, torch.stack(((square > SILENCE).to(mean.dtype), mean, square), dim=-1)
+
+    def _frames(self, y: Tensor, stats: Tensor) -> Tensor:
+        """Normalise by stats [N, 3], then the other convolutions: [N, D, 6 F + 7] -> [N, F, D]."""
+        mean = stats[:, 1]
+        scale = torch.rsqrt((stats[:, 2] - mean.square()).clamp(min=0) + 1e-5)
+        gain = scale[:, None] * self.norm_weight
+        offset = self.norm_bias - mean[:, None] * gain
+        y = torch.addcmul(offset[..., None].to(y.dtype), y, gain[..., None].to(y.dtype))
+        return F.gelu(self.conv3(F.gelu(self.conv2(y)))).transpose(1, 2)
+
+    @staticmethod
+    def _accumulate(stats: Tensor, new: Tensor) -> Tensor:
+        """Running statistics [B, 3] after one more chunk with statistics new [B, 3]."""
+        weight = torch.clamp(stats[:, :1] + new[:, :1], max=MEMORY)
+        rate = new[:, :1] / weight.clamp(min=1)
+        return torch.cat((weight, stats[:, 1:] + rate * (new[:, 1:] - stats[:, 1:])), dim=-1)
+
+    def _accumulate_all(self, new: Tensor) -> Tensor:
+        """The same over all chunks at once: new [B, C, 3] -> [B, C, 3]."""
+        plain = new[:, :MEMORY]
+        weight = plain[..., :1].cumsum(1)
+        running = torch.cat(
+            (weight, (plain[..., :1] * plain[..., 1:]).cumsum(1) / weight.clamp(min=1)), dim=-1
+        )
+        rows = [running]
+        for c in range(MEMORY, new.shape[1]):
+            rows.append(self._accumulate(rows[-1][:, -1], new[:, c]).unsqueeze(1))
+        return torch.cat(rows, dim=1)
+
+    def _front(self, audio: Tensor, valid_chunks: Tensor | None = None) -> Tensor:
+        """audio [B, C * S] -> [B, C, F, D]. With valid_chunks [B], statistics are those of the utterance."""
+        windows = F.pad(audio, (PAST, 0)).unfold(1, PAST + self.chunk_samples, self.chunk_samples)
+        batch, chunks = windows.shape[:2]
+        y, new = self._first_conv(windows.flatten(0, 1))
+        new = new.unflatten(0, (batch, chunks))
+        if valid_chunks is None:
+            stats = self._accumulate_all(new)
+        else:
+            inside = torch.arange(chunks, device=audio.device)[None] < valid_chunks[:, None]
+            weight = new[..., :1] * inside[..., None]
+            total = weight.sum(1, keepdim=True)
+            mean = (weight * new[..., 1:]).sum(1, keepdim=True) / total.clamp(min=1)
+            stats = torch.cat((total, mean), dim=-1).expand(-1, chunks, -1)
+        return self._frames(y, stats.flatten(0, 1)).unflatten(0, (batch, chunks))
+
+    # -- the two forms
+
+    def shift(self, delay: int) -> int:
+        """Chunks of right context more than without delay; so many chunks later come the frames."""
+        return min(delay, self.config.delayed_chunks)
+
+    def forward(
+        self,
+        audio: Tensor,
+        lengths: Tensor | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        delay: int = 0,
+    ) -> Tensor:
+        """audio [B, (C + A) * S] in [-1, 1] -> frames [B, C * F, D], A = lookahead_chunks.
+
+        delay: that of the streams, in chunks; the first shift(delay) chunks of frames are zeros, the audio then begins.
+        `lengths` [B] (samples) is used by full-context encoders alone: what lies beyond is not attended to.
+        `augment` masks the frames [B, T, D] that enter the transformer (SpecAugment, in training).
+        """
+        if self.config.full_context:
+            if lengths is None:
+                lengths = torch.full((len(audio),), audio.shape[1], device=audio.device)
+            valid_chunks = (lengths + self.chunk_samples - 1) // self.chunk_samples
+            x = self._front(audio, valid_chunks).flatten(1, 2)
+            x = augment(x) if augment else x
+            frames = (lengths + HOP - 1) // HOP
+            valid = torch.arange(x.shape[1], device=x.device)[None] < frames[:, None]
+            for layer in self.layers:
+                x = layer.forward_full(x, valid)
+            return self.norm(x)
+        x = self._front(audio)
+        x = augment(x.flatten(1, 2)).reshape(x.shape) if augment else x
+        shift = self.shift(delay)
+        x = blocks_of(x, self.lookahead_chunks + shift)
+        for layer in self.layers:
+            x = layer(x, final=layer is self.layers[-1])
+        return F.pad(self.norm(x).flatten(1, 2), (0, 0, shift * self.frames_per_chunk, 0))
+
+    @property
+    def _most(self) -> int:
+        """Chunks of right context at most."""
+        return self.lookahead_chunks + self.config.delayed_chunks
+
+    def init_state(self, batch: int) -> dict[str, Tensor]:
+        """All zeros. `chunk` counts the steps taken; `recent` is what entered the transformer last."""
+        state = {
+            "chunk": torch.zeros(batch, dtype=torch.int64),
+            "audio": torch.zeros(batch, PAST),
+            "norm": torch.zeros(batch, 3),
+        }
+        if self._most:
+            state["recent"] = torch.zeros(batch, self._most * self.frames_per_chunk, self.dim)
+        for i, layer in enumerate(self.layers):
+            state |= {f"layer{i}.{name}": value for name, value in layer.attention.init_state(batch).items()}
+        return state
+
+    def step(
+        self, audio: Tensor, state: dict[str, Tensor], delay: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """audio [B, S], delay [B] (0 for None) -> frames [B, F, D], new state.
+
+        The frames are those of the chunk lookahead_chunks + shift(delay) ago, zeros where there is none.
+        """
+        per, count = self.frames_per_chunk, self._most + 1
+        window = torch.cat((state["audio"], audio), dim=1)
+        y, stats = self._first_conv(window)
+        stats = self._accumulate(state["norm"], stats)
+        x = self._frames(y, stats)
+        new = {"chunk": state["chunk"] + 1, "audio": window[:, -PAST:], "norm": stats}
+        if self._most:
+            x = torch.cat((state["recent"], x), 1)
+            new["recent"] = x[:, per:]
+        if delay is None:
+            delay = torch.zeros_like(state["chunk"])
+        # the block is the last chunks heard; with less right context its first ones are not attended to
+        first = self.config.delayed_chunks - delay.clamp(max=self.config.delayed_chunks)
+        index = state["chunk"] - self._most + first
+        slot = torch.arange(count, device=x.device)
+        left = self.config.left_chunks
+        past = index[:, None] - left + torch.arange(left, device=x.device)
+        seen = torch.cat((past >= 0, slot >= first[:, None]), 1)
+        mask = torch.where(seen, 0.0, MASKED).repeat_interleave(per, 1)[:, None, None]
+        chunk = (first[:, None] * per + torch.arange(per, device=x.device)).unsqueeze(-1)
+        frame = (state["chunk"] - self._most)[:, None] * per + torch.arange(count * per, device=x.device)
+        attention = self.layers[0].attention
+        turn = Turn(*rotary(frame, attention.rotary_dims), attention.head_dim)
+        for i, layer in enumerate(self.layers):
+            mine = {name: state[f"layer{i}.{name}"] for name in ("k", "v")}
+            x, updated = layer.step(x, mask, turn, chunk, mine, final=layer is self.layers[-1])
+            new |= {f"layer{i}.{name}": value for name, value in updated.items()}
+        return torch.where((index >= 0)[:, None, None], self.norm(x), 0.0), new

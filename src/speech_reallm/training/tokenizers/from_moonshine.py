@@ -1,0 +1,173 @@
+"""A tokenizer of the pieces that Moonshine's decoder knows: the part of Llama's vocabulary that English needs.
+
+Ids in the published `tokenizer.bin` ("old" ids): 0 `<unk>`, 1 `<s>`, 2 `</s>`, 3 to 258 single bytes, then
+merged pieces in the order in which BPE merges them, then single characters; from 32000 on special tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2 as proto
+
+from ...errors import UserError
+from ...text import clean_cased
+from ...tokenizer import SPACE, Tokenizer
+
+_FIRST_PIECE = 259
+_FIRST_SPECIAL = 32000
+# `<unk>`, `<s>`, `</s>`, `<blank>`; of blank the old vocabulary has no notion, the end of the text is nearest
+_SPECIAL = (("<unk>", 0), ("<s>", 1), ("</s>", 2), ("<blank>", 2))
+_CHARACTERS = SPACE + "".join(map(chr, range(0x21, 0x7F)))
+
+
+def read_tokenizer(folder: str | Path) -> list[bytes]:
+    """The pieces of `folder`/tokenizer.bin, UTF-8, by old id. Raises UserError."""
+    path = Path(folder) / "tokenizer.bin"
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise UserError(f"cannot read {path}: {err.strerror}") from None
+    pieces: list[bytes] = []
+    at = 0
+    while at < len(data):
+        length, at = data[at], at + 1
+        if length >= 128:
+            length, at = (data[at] if at < len(data) else 0) * 128 + length - 128, at + 1
+        pieces.append(data[at : at + length])
+        at += length
+    if at != len(data) or len(pieces) <= _FIRST_PIECE or pieces[1:3] != [b"<s>", b"</s>"]:
+        raise UserError(f"{path} is not a tokenizer of Moonshine's")
+    return pieces
+
+
+def old_ids(tokenizer: Tokenizer, folder: str | Path) -> list[int]:
+    """The old id of each piece of a tokenizer that make_tokenizer() has made from `folder`. Raises UserError."""
+    known = _pieces(folder)
+    ids = [old for _, old in _SPECIAL]
+    for index in range(len(ids), len(tokenizer)):
+        piece = tokenizer.piece(index)
+        if piece not in known:
+            raise UserError(f"{tokenizer.path}: Moonshine's vocabulary in {folder} has no piece {piece!r}")
+        ids.append(known[piece])
+    return ids
+
+
+def make_tokenizer(folder: str | Path, texts: Sequence[str], vocab: int, out: str | Path) -> float:
+    """Keep `vocab` pieces of the vocabulary in `folder`: the most frequent of the texts, and all ASCII characters.
+
+    The texts are text files or .jsonl manifests; they are cleaned (text.clean_cased()). Words are cut as
+    Llama cuts them wherever all its pieces are kept. Returns the share, 0 to 1, of the texts' pieces that are.
+    Raises UserError.
+    """
+    known = _pieces(folder)
+    words = Counter(word for line in _lines(texts) for word in clean_cased(line).split())
+    if not words:
+        raise UserError("the texts hold no words")
+    whole = _processor(known)
+    counts: Counter[str] = Counter()
+    for (_, count), pieces in zip(words.items(), whole.EncodeAsPieces(list(words)), strict=True):
+        for piece in pieces:
+            counts[piece] += count
+    kept = _choose(known, counts, vocab - len(_SPECIAL))
+    _check(known, kept)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    Path(out).write_bytes(_model({p: old for p, old in known.items() if p in kept}).SerializeToString())
+    return sum(n for p, n in counts.items() if p in kept) / counts.total()
+
+
+def merges(word: str, known: dict[str, int]) -> list[str]:
+    """The pieces that BPE makes on its way from the characters of `word`; the last one is `word` if it is a piece."""
+    parts, made = list(word), []
+    while True:
+        pairs = [(known[a + b], i) for i, (a, b) in enumerate(itertools.pairwise(parts)) if a + b in known]
+        if not pairs:
+            return made
+        _, i = min(pairs)
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        made.append(parts[i])
+
+
+def _pieces(folder: str | Path) -> dict[str, int]:
+    """Old ids of the pieces, bytes and special tokens left out."""
+    known: dict[str, int] = {}
+    for old, piece in enumerate(read_tokenizer(folder)[_FIRST_PIECE:_FIRST_SPECIAL], _FIRST_PIECE):
+        # nothing is ever cut into control characters, which SentencePiece takes for spaces or refuses
+        if (text := piece.decode("utf-8", errors="replace")) and text.replace(SPACE, "a").isprintable():
+            known.setdefault(text, old)
+    return known
+
+
+def _lines(paths: Iterable[str]) -> Iterator[str]:
+    for path in map(Path, paths):
+        try:
+            with path.open(encoding="utf-8", errors="replace") as lines:
+                for number, line in enumerate(lines, 1):
+                    try:
+                        yield json.loads(line)["text"] if path.suffix == ".jsonl" else line
+                    except (ValueError, KeyError, TypeError):
+                        raise UserError(f"{path}, line {number}: not a JSON object with `text`") from None
+        except OSError as err:
+            raise UserError(f"cannot read {path}: {err.strerror}") from None
+
+
+def _choose(known: dict[str, int], counts: Counter[str], size: int) -> set[str]:
+    """`size` pieces: the characters, then the most frequent ones with all that is merged on the way to them."""
+    kept = {c for c in _CHARACTERS if c in known}
+    if len(kept) > size:
+        raise UserError(f"--vocab must be at least {len(kept) + len(_SPECIAL)}: all characters are kept")
+    usual = [p for p, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if p in known]
+    # where the texts do not fill the vocabulary, Llama's own order does
+    for piece in [*usual, *known]:
+        made = merges(piece, known)
+        if not piece.isascii() and not piece.replace(SPACE, "").isascii():
+            continue
+        if not made or made[-1] != piece:
+            continue
+        added = set(made) - kept
+        if len(kept) + len(added) <= size:
+            kept |= added
+        if len(kept) == size:
+            return kept
+    raise UserError(f"there are only {len(kept) + len(_SPECIAL)} pieces to choose from, --vocab wants more")
+
+
+def _model(known: dict[str, int], prefix: bool = True) -> proto.ModelProto:
+    """A SentencePiece BPE model that merges in the order of old ids; `prefix`: a word begins with U+2581."""
+    model = proto.ModelProto()
+    types = proto.ModelProto.SentencePiece
+    for piece, _ in _SPECIAL:
+        model.pieces.add(piece=piece, score=0.0, type=types.UNKNOWN if piece == "<unk>" else types.CONTROL)
+    for piece, old in known.items():
+        model.pieces.add(piece=piece, score=-float(old), type=types.NORMAL)
+    trainer = model.trainer_spec
+    trainer.model_type = proto.TrainerSpec.BPE
+    trainer.vocab_size = len(model.pieces)
+    trainer.unk_id, trainer.bos_id, trainer.eos_id, trainer.pad_id = 0, 1, 2, -1
+    trainer.control_symbols.append("<blank>")
+    trainer.byte_fallback = False
+    normalizer = model.normalizer_spec
+    normalizer.name = "identity"
+    normalizer.add_dummy_prefix = prefix
+    normalizer.remove_extra_whitespaces = prefix
+    normalizer.escape_whitespaces = True
+    return model
+
+
+def _processor(known: dict[str, int], prefix: bool = True) -> sentencepiece.SentencePieceProcessor:
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(_model(known, prefix).SerializeToString())
+    return processor
+
+
+def _check(known: dict[str, int], kept: set[str]) -> None:
+    """Every kept piece is what its own text is cut into, with the kept pieces alone. Raises ValueError."""
+    processor = _processor({p: known[p] for p in kept}, prefix=False)
+    lost = [p for p in sorted(kept) if processor.EncodeAsPieces(p) != [p]]
+    if lost:
+        raise ValueError(f"pieces that are never made: {lost[:10]}")

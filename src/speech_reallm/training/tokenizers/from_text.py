@@ -1,0 +1,55 @@
+"""Making a tokenizer: normalised text to SentencePiece."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import sentencepiece
+
+from ...errors import UserError
+from ...text import normalize_for_training
+
+
+def sentences(paths: list[str]) -> Iterator[str]:
+    """Normalised sentences of text files (a sentence a line) and of the `text` fields of .jsonl manifests."""
+    for name in paths:
+        path = Path(name)
+        try:
+            with path.open(encoding="utf-8", errors="replace") as lines:
+                for number, line in enumerate(lines, 1):
+                    if path.suffix == ".jsonl":
+                        try:
+                            line = json.loads(line)["text"]
+                        except (ValueError, KeyError, TypeError):
+                            raise UserError(f"{path}, line {number}: not a JSON object with `text`") from None
+                    if text := normalize_for_training(line):
+                        yield text
+        except OSError as err:
+            raise UserError(f"cannot read {path}: {err.strerror}") from None
+
+
+def train_tokenizer(paths: list[str], vocab: int, out: str | Path, threads: int = 2) -> None:
+    """A unigram SentencePiece model (Kudo, ACL 2018) with `<blank>` as id 3. Raises UserError."""
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.Train(
+            sentence_iterator=sentences(paths),
+            model_writer=model,
+            vocab_size=vocab,
+            model_type="unigram",
+            control_symbols=["<blank>"],
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            input_sentence_size=60_000,
+            shuffle_input_sentence=True,
+            num_threads=threads,
+            minloglevel=2,
+        )
+    except RuntimeError as err:
+        reason = str(err).strip().splitlines()[-1] if str(err).strip() else "no text"
+        raise UserError(f"cannot make {vocab} pieces from this text: {reason[:200]}") from None
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    Path(out).write_bytes(model.getvalue())

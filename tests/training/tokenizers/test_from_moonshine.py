@@ -1,0 +1,100 @@
+import string
+from pathlib import Path
+
+import pytest
+
+from speech_reallm.cli.main import main
+from speech_reallm.errors import UserError
+from speech_reallm.text import clean_cased
+from speech_reallm.tokenizer import Tokenizer
+from speech_reallm.training.tokenizers.from_moonshine import make_tokenizer, merges, old_ids, read_tokenizer
+
+SHARED = Path(__file__).parents[4] / "shared/models/moonshine-tiny-en"
+# in the order of merging; é, a control character and a piece longer than 127 bytes are never kept
+MERGED = ["▁▁", "▁t", "he", "▁the", "in", "er", "▁r", "▁in", "▁riv", "iv", "▁river", "é", "\x07x", "▁" * 50]
+CHARACTERS = ["▁", *string.printable[:95].replace(" ", ""), "é"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pieces = [b"<unk>", b"<s>", b"</s>", *(bytes([i]) for i in range(256))]
+    pieces += [p.encode() for p in [*MERGED, *CHARACTERS]]
+    data = b""
+    for piece in pieces:
+        n = len(piece)
+        data += bytes([n] if n < 128 else [n % 128 + 128, n // 128]) + piece
+    (tmp_path / "tokenizer.bin").write_bytes(data)
+    (tmp_path / "text.txt").write_text(
+        "The river, 'in' the river\u2014\u201cin the rain\u201d.\n", encoding="utf-8"
+    )
+    return tmp_path
+
+
+def test_read_tokenizer(folder):
+    pieces = read_tokenizer(folder)
+    assert len(pieces) == 259 + len(MERGED) + len(CHARACTERS)
+    assert pieces[259 + 3] == "▁the".encode() and pieces[3 + 255] == b"\xff"
+    assert len(pieces[259 + len(MERGED) - 1]) == 150
+    (folder / "tokenizer.bin").write_bytes(b"\x05ab")
+    with pytest.raises(UserError, match="not a tokenizer"):
+        read_tokenizer(folder)
+    with pytest.raises(UserError, match="cannot read"):
+        read_tokenizer(folder / "none")
+
+
+def test_merges():
+    known = {p: i for i, p in enumerate(["th", "he", "the", "t", "h", "e"])}
+    assert merges("the", known) == ["th", "the"]
+    assert merges("hex", known) == ["he"]
+    assert merges("", known) == []
+
+
+def test_the_tokenizer_of_a_few_pieces(folder, capsys):
+    out = folder / "out" / "tokenizer.model"
+    command = ["tokenizer", "--moonshine", str(folder), str(folder / "text.txt"), "--out", str(out)]
+    assert main([*command, "--vocab", "105"]) == 0
+    assert "kept whole" in capsys.readouterr().out
+    tokenizer = Tokenizer(out)
+    assert len(tokenizer) == 105 and tokenizer.pieces(range(4)) == ["<unk>", "<s>", "</s>", "<blank>"]
+    # the two most frequent words, with what is merged on the way to them; nothing else fits but one of two
+    kept = set(tokenizer.pieces(range(4, 105))) - set(CHARACTERS)
+    assert {"▁t", "he", "▁the", "▁in", "in"} <= kept
+    assert tokenizer.encode_pieces("the in") == ["▁the", "▁in"]
+    assert tokenizer.decode(tokenizer.encode("The river, in the rain~!")) == "The river, in the rain~!"
+    published = read_tokenizer(folder)
+    ids = old_ids(tokenizer, folder)
+    assert ids[:4] == [0, 1, 2, 2] and min(ids[4:]) >= 259
+    assert [published[i].decode() for i in ids[4:]] == tokenizer.pieces(range(4, 105))
+    again = folder / "again.model"
+    make_tokenizer(folder, [str(folder / "text.txt")], 105, again)
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_mistakes(folder, capsys):
+    text = str(folder / "text.txt")
+    for vocab, message in ((50, "at least 99"), (400, "only")):
+        with pytest.raises(UserError, match=message):
+            make_tokenizer(folder, [text], vocab, folder / "o.model")
+    (folder / "empty.txt").write_text("-- \u201d\n", encoding="utf-8")
+    with pytest.raises(UserError, match="no words"):
+        make_tokenizer(folder, [str(folder / "empty.txt")], 105, folder / "o.model")
+    (folder / "bad.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match="line 1"):
+        make_tokenizer(folder, [str(folder / "bad.jsonl")], 105, folder / "o.model")
+    default = Path(__file__).parents[3] / "src/speech_reallm/models/default/tokenizer.model"
+    with pytest.raises(UserError, match="has no piece"):
+        old_ids(Tokenizer(default), folder)
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared weights")
+def test_the_published_vocabulary(tmp_path):
+    text = (
+        "Mr. Quilter, physically, is the apostle of the middle-classes; and we're glad to welcome his gospel!"
+    )
+    (tmp_path / "text.txt").write_text(text)
+    share = make_tokenizer(SHARED, [str(tmp_path / "text.txt")], 1000, tmp_path / "tokenizer.model")
+    tokenizer = Tokenizer(tmp_path / "tokenizer.model")
+    assert share == 1 and len(tokenizer) == 1000
+    assert "▁physically," not in tokenizer.encode_pieces(text) and "▁phys" in tokenizer.encode_pieces(text)
+    assert tokenizer.decode(tokenizer.encode(text)) == clean_cased(text) == text
