@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_server import PATIENCE
 
 FLAGS = (
     "--headless=new",
@@ -31,8 +32,6 @@ FLAGS = (
 )
 # a name that leads here, but that a browser does not trust as it does localhost
 INSECURE_HOST = "insecure.test"
-# how long a test waits for what should come at once, on a busy machine
-PATIENCE = 60
 
 
 class Page:
@@ -44,6 +43,7 @@ class Page:
     def open(self, url: str) -> None:
         """Open the page anew; returns when it knows what the server offers, or that it does not."""
         self.driver.get("about:blank")
+        self.as_before()
         for file in self.downloads.iterdir():
             file.unlink()
         self.permit("granted")
@@ -95,6 +95,26 @@ class Page:
 
     def click(self, name: str) -> None:
         self.find(name).click()
+
+    def resize(self, width: int, height: int, *, mobile: bool = False) -> None:
+        """Another size of the window; `as_before` undoes it."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def as_before(self) -> None:
+        self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    def module(self, code: str, *arguments: object) -> Any:
+        """Run the body of an async function in the page; `load(name)` imports one of its scripts."""
+        wrapped = f"""
+            const done = arguments[arguments.length - 1];
+            const load = (name) => import(new URL(name, document.baseURI));
+            (async (load, given) => {{ {code} }})(load, [...arguments].slice(0, -1))
+              .then((value) => done([value]), (error) => done(String(error)));
+        """
+        answer = self.driver.execute_async_script(wrapped, *arguments)
+        assert isinstance(answer, list), answer
+        return answer[0]
 
     def choose(self, file: Path, *, aloud: bool = False) -> None:
         """Hand the page a file."""
@@ -148,6 +168,8 @@ def chromium(folder: Path, microphone: Path) -> Iterator[Page]:
     options.set_capability("unhandledPromptBehavior", "accept")
     service = webdriver.ChromeService(driver_program, log_output=os.devnull)
     driver = webdriver.Chrome(options=options, service=service)
+    driver.set_script_timeout(PATIENCE)
+    driver.set_page_load_timeout(PATIENCE)
     try:
         yield Page(driver, downloads)
     finally:

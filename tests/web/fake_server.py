@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import mimetypes
+import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -18,6 +19,8 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 WEB = Path(__file__).parents[2] / "src/speech_reallm/serve/web"
+# how long a script waits for what should come at once, on a busy machine
+PATIENCE = 180
 INFO = {
     "version": "0",
     "models": ["fake"],
@@ -40,7 +43,7 @@ class Client:
         self.socket = socket
         self.query = {name: values[-1] for name, values in query.items()}
         self.rate = int(self.query["rate"])
-        self.samples = 0
+        self.samples = self.words = 0
         self.finished = False
 
     def send(self, kind: str, **fields: object) -> None:
@@ -52,10 +55,13 @@ class Client:
             "ready", session="s", model="fake", chunk_ms=240, delays=[0, 1, 2], delay=delay, rate=self.rate
         )
 
-    def hear(self, seconds: float) -> bool:
+    def progress(self, seconds: float) -> None:
+        self.send("progress", time=seconds)
+
+    def receive(self, seconds: float) -> bool:
         """Read sound up to `seconds`; False if the page has finished before."""
         while self.samples < seconds * self.rate and not self.finished:
-            message = self.socket.recv(timeout=20)
+            message = self.socket.recv(timeout=PATIENCE)
             if isinstance(message, str):
                 self.finished = json.loads(message) == {"type": "finish"}
                 continue
@@ -63,9 +69,13 @@ class Client:
             self.samples += len(message) // 2
         return not self.finished
 
-    def hear_all(self) -> None:
-        while self.hear(self.samples / self.rate + 1):
+    def receive_all(self) -> None:
+        while self.receive(self.samples / self.rate + 1):
             pass
+
+    def vanish(self) -> None:
+        """Break the connection without a farewell."""
+        self.socket.socket.shutdown(socket.SHUT_RDWR)
 
     def refuse(self, code: str, close: int) -> None:
         self.send("error", code=code, message=f"no: {code}")

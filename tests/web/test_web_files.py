@@ -14,24 +14,29 @@ except ModuleNotFoundError:  # Python 3.10
     tomllib = None
 
 HTML = (WEB / "index.html").read_text(encoding="utf-8")
+PROGRAMS = (WEB / "programs.html").read_text(encoding="utf-8")
+ROUTES = {"./", "health", "metrics", "v1/info", "v1/models"}
 CSS = (WEB / "style.css").read_text(encoding="utf-8")
 FILES = sorted(WEB.iterdir())
 
 
 def test_all_that_is_referred_to_is_there() -> None:
-    names = set(re.findall(r'(?:src|href)="([^"#]+)"', HTML))
+    # what the server answers itself
+    names = set(re.findall(r'(?:src|href)="([^"#]+)"', HTML + PROGRAMS)) - ROUTES
     for script in WEB.glob("*.js"):
         text = script.read_text(encoding="utf-8")
-        names |= set(re.findall(r'from "\./([^"]+)"', text)) | set(re.findall(r'URL\("([^"]+\.js)"', text))
-    assert {"app.js", "style.css", "worklet.js", "session.js"} <= names
+        names |= set(re.findall(r'(?:from |import\()"\./([^"]+)"', text))
+        names |= set(re.findall(r'URL\("([^"]+\.js)"', text))
+    assert {"main.js", "app.js", "overlay.js", "style.css", "worklet.js", "programs.html"} <= names
     assert names <= {file.name for file in FILES}
     # and nothing lies about unused
     assert {file.name for file in FILES} - names == {"index.html"}
 
 
-def test_nothing_is_inline() -> None:
-    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", HTML)
-    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', HTML)[1]
+@pytest.mark.parametrize("html", [HTML, PROGRAMS], ids=["index", "programs"])
+def test_nothing_is_inline(html: str) -> None:
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", html)
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)[1]
     assert "default-src 'none'" in policy and "unsafe" not in policy
 
 
@@ -39,16 +44,28 @@ def test_nothing_is_inline() -> None:
 def test_nothing_comes_from_elsewhere(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     links = re.findall(r"(?:https?:)?//[\w.-]+\.\w+|url\(|@import", text)
-    assert set(links) <= {"http://www.w3.org"}
+    # in the examples stands the usual address of a server, until the script puts in that of this one
+    assert set(links) <= {"http://www.w3.org", "http://127.0.0.1", "//127.0.0.1"}
     assert len(text.splitlines()) < 500
 
 
 def test_ids_that_scripts_ask_for_exist() -> None:
-    script = (WEB / "app.js").read_text(encoding="utf-8")
-    asked = set(re.findall(r'\$\("([\w-]+)"\)', script))
+    scripts = "".join(file.read_text(encoding="utf-8") for file in WEB.glob("*.js"))
+    asked = set(re.findall(r'(?:\$|getElementById)\("([\w-]+)"\)', scripts))
     ids = re.findall(r'\bid="([\w-]+)"', HTML)
     assert asked and asked <= set(ids)
     assert len(ids) == len(set(ids))
+
+
+def test_the_page_for_programs_knows_all_messages() -> None:
+    """Those of docs/websocket.md, and all of its options."""
+    reference = (WEB.parents[3] / "docs/websocket.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\*\*`(\w+)`\*\*", reference, re.MULTILINE)
+    assert {"ready", "partial", "final", "error"} <= set(messages)
+    assert messages == re.findall(r"<tr><td><code>(\w+)</code></td>", PROGRAMS.split("</table>")[0])
+    options = re.findall(r"^\| `(\w+)` \|", reference.split("## From the client")[0], re.MULTILINE)
+    assert "rate" in options
+    assert all(f"<code>{option}</code>" in PROGRAMS for option in options)
 
 
 @pytest.mark.skipif(tomllib is None, reason="needs Python 3.11, to read TOML")

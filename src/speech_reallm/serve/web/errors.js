@@ -11,20 +11,20 @@ export class Failure extends Error {
 const REFUSALS = {
   busy: "The server is full. Try again in a minute.",
   rate_limited: "Too many connections from here within a minute. Wait a little, then start again.",
-  draining: "The server is restarting. What was heard is on the page; start again to go on.",
+  draining: "The server is restarting. What was recognised is on the page; start again to go on.",
   unauthorized: "The server did not accept the key. Enter it again below.",
-  idle: "No sound reached the server for a while, so it hung up. Start again to go on.",
-  too_slow: "This connection is too slow for live text. What was heard is on the page.",
-  internal: "The server failed. What was heard is on the page; start again to go on.",
+  idle: "No sound reached the server for a while, so it ended the connection. Start again to go on.",
+  too_slow: "This connection is too slow for live text. What was recognised is on the page.",
+  internal: "The server failed. What was recognised is on the page; start again to go on.",
 };
 
 /** An `error` message of the server. */
 export function refusal(code, message) {
-  return new Failure(code, REFUSALS[code] ?? `The server said: ${message || code}`);
+  return new Failure(code, REFUSALS[code] ?? `The server refused: ${message || code}`);
 }
 
 export function unreachable() {
-  return new Failure("gone", "The server cannot be reached. What was heard is on the page; try again later.");
+  return new Failure("gone", "The server cannot be reached. What was recognised is on the page; try again later.");
 }
 
 /** What getUserMedia, or the lack of it, means. */

@@ -2,16 +2,16 @@
 
 import { Failure, refusal, unreachable } from "./errors.js";
 
-// more than so many seconds of sound waiting to be sent: the connection cannot carry live speech
-const MAX_BACKLOG_SECONDS = 20;
-// how long the server may take to let us in, and to say something while it finishes
-const OPEN_MS = 10000;
+// how long the server may take to let us in, and to answer something while it finishes
+const OPEN_MS = 20000;
 const FINISH_MS = 60000;
+/** How often the server reports how far it has come. */
+const PROGRESS_MS = 250;
 
 export class Session {
   /**
    * rate: Hz of the PCM to come. delay: label delay in chunks, or null. key: API key, or "".
-   * onMessage(message): every partial, final and endpoint.
+   * onMessage(message): every partial, final, endpoint and progress.
    */
   constructor({ rate, delay = null, key = "", onMessage }) {
     this.rate = rate;
@@ -19,6 +19,7 @@ export class Session {
     this.url = new URL("v1/stream", document.baseURI);
     this.url.protocol = this.url.protocol === "https:" ? "wss:" : "ws:";
     this.url.searchParams.set("rate", rate);
+    this.url.searchParams.set("progress_ms", PROGRESS_MS);
     if (delay !== null) this.url.searchParams.set("delay", delay);
     if (key) this.url.searchParams.set("key", key);
     // settled when the connection is over: null if it ended as it should, else a Failure
@@ -34,6 +35,8 @@ export class Session {
       this.socket.binaryType = "arraybuffer";
       this.watch(OPEN_MS, "The server does not answer. Is it busy or far away? Try again.");
       this.socket.onmessage = ({ data }) => {
+        // after the end nothing may change the page any more
+        if (this.over) return;
         const message = parse(data);
         if (message.type === "ready") {
           clearTimeout(this.watchdog);
@@ -41,25 +44,31 @@ export class Session {
         } else if (message.type === "error") {
           this.failure ??= refusal(message.code, message.message);
         } else {
-          if (this.finishing) this.watch(FINISH_MS, "The server fell silent. What was heard is on the page.");
+          if (this.finishing) this.watch(FINISH_MS, "The server stopped answering. What was recognised is on the page.");
           this.onMessage(message);
         }
       };
-      this.socket.onclose = async ({ code }) => {
-        clearTimeout(this.watchdog);
-        const wanted = this.finishing && code === 1000;
-        const failure = this.failure ?? (wanted ? null : await explain(code));
-        if (failure) reject(failure);
-        this.settle(failure);
-      };
+      this.socket.onclose = ({ code }) => this.end(code, reject);
+      this.reject = reject;
     });
+  }
+
+  end(code, reject) {
+    if (this.over) return;
+    this.over = true;
+    clearTimeout(this.watchdog);
+    const failure = this.failure ?? (this.finishing && code === 1000 ? null : lost(code));
+    if (failure) reject(failure);
+    this.settle(failure);
+  }
+
+  get isOpen() {
+    return !this.over && !this.finishing && this.socket.readyState === WebSocket.OPEN;
   }
 
   /** pcm: Int16Array. */
   send(pcm) {
-    if (this.socket.readyState !== WebSocket.OPEN || this.finishing || !pcm.length) return;
-    if (this.backlog > MAX_BACKLOG_SECONDS) this.abort(refusal("too_slow"));
-    else this.socket.send(pcm);
+    if (this.isOpen && pcm.length) this.socket.send(pcm);
   }
 
   /** Seconds of sound that have not left this machine. */
@@ -67,17 +76,19 @@ export class Session {
     return this.socket.bufferedAmount / 2 / this.rate;
   }
 
-  /** No more sound comes; what was heard is still answered, then the connection closes. */
+  /** No more sound comes; what was sent is still answered, then the connection closes. */
   finish() {
-    if (this.finishing) return;
+    if (!this.isOpen) return;
     this.finishing = true;
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type: "finish" }));
-    this.watch(FINISH_MS, "The server does not finish. What was heard is on the page.");
+    this.socket.send(JSON.stringify({ type: "finish" }));
+    this.watch(FINISH_MS, "The server does not finish. What was recognised is on the page.");
   }
 
+  /** Over at once: where the network is gone, a farewell would be waited for in vain. */
   abort(failure) {
     this.failure ??= failure;
     this.socket.close();
+    this.end(1006, this.reject);
   }
 
   watch(ms, message) {
@@ -95,16 +106,22 @@ function parse(data) {
   }
 }
 
-/** A connection that ended without a word: is the server gone, or did it refuse? */
-async function explain(code) {
+/** A connection that ended without a reason given. */
+function lost(code) {
+  return new Failure(
+    "lost",
+    code === 1006
+      ? "The connection was lost. What was recognised is on the page; start again to go on."
+      : `The server ended the connection (${code}). What was recognised is on the page; start again to go on.`,
+  );
+}
+
+/** The failure of a first connection: is the server gone, or does only the WebSocket fail? */
+export async function explained(failure) {
+  if (failure.code !== "lost") return failure;
   try {
     await info();
-    return new Failure(
-      "lost",
-      code === 1006
-        ? "The connection was lost. What was heard is on the page; start again to go on."
-        : `The server ended the connection (${code}). What was heard is on the page; start again to go on.`,
-    );
+    return failure;
   } catch {
     return unreachable();
   }
@@ -112,7 +129,7 @@ async function explain(code) {
 
 /** What the server offers: GET /v1/info. */
 export async function info() {
-  const response = await fetch(new URL("v1/info", document.baseURI), { signal: AbortSignal.timeout(5000) });
+  const response = await fetch(new URL("v1/info", document.baseURI), { signal: AbortSignal.timeout(10000) });
   if (!response.ok) throw new Failure("gone", `The server answered ${response.status}.`);
   return response.json();
 }

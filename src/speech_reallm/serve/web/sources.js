@@ -1,38 +1,44 @@
-// Where sound comes from: the microphone, or a file. A source has `rate`, `position()`, `start(onPcm)` and `stop()`.
+// Where sound comes from: the microphone, or a file. A source has `rate`, `live` (does it come as fast as it is
+// spoken?), `sound` (what has come, see tape.js), `position()`, `start(onSound)`, `stop()` and `close()`.
 
 import { Failure, microphoneFailure, unreachable } from "./errors.js";
+import { Samples, Tape } from "./tape.js";
 
 // what a page can decode at once without hurting the machine
 const MAX_FILE_BYTES = 500 * 2 ** 20;
 const MAX_FILE_SECONDS = 2 * 3600;
 const FILE_RATE = 16000;
 const BLOCK_SECONDS = 0.04;
-// full speed: how much sound may wait in the browser to be sent
-const AHEAD_SECONDS = 8;
+// at full speed so much is made ready at a time, so that the page stays alive
+const SLICE_SECONDS = 60;
 
 export class Microphone {
   live = true;
 
-  /** Asks for the microphone. Throws a Failure that says what to do. */
-  static async open() {
+  /**
+   * Asks for the microphone. wanted: part of its name, or "" for the browser's choice.
+   * Throws a Failure that says what to do.
+   */
+  static async open(wanted = "") {
     if (!window.isSecureContext || !navigator.mediaDevices) throw microphoneFailure({ name: "insecure" });
-    let media;
-    try {
-      media = await navigator.mediaDevices.getUserMedia({
-        // the recogniser has learnt to hear through noise; suppression takes speech away with it
-        audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true },
-      });
-    } catch (error) {
-      throw microphoneFailure(error);
-    }
     const microphone = new Microphone();
-    microphone.media = media;
     try {
+      microphone.media = await ask();
+      if (wanted) {
+        // names are told only to pages that may listen already
+        const devices = await navigator.mediaDevices.enumerateDevices();
+        const found = devices.find(
+          ({ kind, label }) => kind === "audioinput" && label.toLowerCase().includes(wanted.toLowerCase()),
+        );
+        microphone.close();
+        if (!found) throw new Failure("microphone", `No microphone's name contains "${wanted}".`);
+        microphone.media = await ask(found.deviceId);
+      }
       microphone.context = new AudioContext({ latencyHint: "interactive" });
       await microphone.context.resume();
     } catch (error) {
       microphone.close();
-      throw microphoneFailure(error);
+      throw error instanceof Failure ? error : microphoneFailure(error);
     }
     try {
       await microphone.context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
@@ -41,12 +47,12 @@ export class Microphone {
       throw unreachable();
     }
     microphone.rate = microphone.context.sampleRate;
+    microphone.sound = new Tape(microphone.rate);
     return microphone;
   }
 
-  /** onPcm(Int16Array) gets every block; resolves when the microphone has stopped. */
-  async start(onPcm) {
-    this.samples = 0;
+  /** onSound(pcm, lost) gets every block and how many samples had to make way; resolves when the microphone has stopped. */
+  async start(onSound) {
     // the user may have changed their mind while the server was asked
     if (this.stopped) return this.close();
     this.arrived = performance.now();
@@ -59,24 +65,24 @@ export class Microphone {
     await new Promise((resolve, reject) => {
       track.onended = () => {
         this.close();
-        reject(new Failure("microphone", "The microphone was disconnected. What was heard is on the page."));
+        reject(new Failure("microphone", "The microphone was disconnected. What was recognised is on the page."));
       };
       node.port.onmessage = ({ data }) => {
         if (!data.length) {
           this.close();
           return resolve();
         }
-        this.samples += data.length;
         this.arrived = performance.now();
-        onPcm(data);
+        onSound(data, this.sound.push(data));
       };
     });
   }
 
   /** Seconds of sound so far, to the moment. */
   position() {
+    const { end } = this.sound;
     // between two blocks time goes on, but no further than the next block
-    return this.samples ? this.samples / this.rate + Math.min(0.1, (performance.now() - this.arrived) / 1000) : 0;
+    return end ? end / this.rate + Math.min(0.1, (performance.now() - this.arrived) / 1000) : 0;
   }
 
   stop() {
@@ -86,9 +92,22 @@ export class Microphone {
   }
 
   close() {
-    this.media.getTracks().forEach((track) => track.stop());
+    this.media?.getTracks().forEach((track) => track.stop());
     this.context?.close().catch(() => {});
   }
+}
+
+function ask(deviceId) {
+  return navigator.mediaDevices.getUserMedia({
+    audio: {
+      channelCount: 1,
+      echoCancellation: false,
+      // the recogniser was trained on noisy speech; suppression takes speech away with the noise
+      noiseSuppression: false,
+      autoGainControl: true,
+      ...(deviceId && { deviceId: { exact: deviceId } }),
+    },
+  });
 }
 
 export class Recording {
@@ -96,13 +115,14 @@ export class Recording {
 
   /** Decodes a File. aloud: play it, and send it at the pace of speech; else as fast as the server takes it. */
   static async open(file, aloud) {
-    const size = "Transcribe it on the command line: reallm transcribe FILE.";
+    const advice = "Transcribe it on the command line: reallm transcribe FILE.";
     if (!file.size) throw new Failure("file", `${file.name} is empty.`);
-    if (file.size > MAX_FILE_BYTES) throw new Failure("file", `${file.name} is too large for this page. ${size}`);
-    if ((await duration(file)) > MAX_FILE_SECONDS) {
-      throw new Failure("file", `${file.name} is longer than two hours, too long for this page. ${size}`);
+    if (file.size > MAX_FILE_BYTES) throw new Failure("file", `${file.name} is too large for this page. ${advice}`);
+    if ((await length(file)) > MAX_FILE_SECONDS) {
+      throw new Failure("file", `${file.name} is longer than two hours, too long for this page. ${advice}`);
     }
     const recording = new Recording();
+    recording.file = file;
     recording.live = recording.aloud = aloud;
     // made at once, while the click still counts as leave to play sound
     if (aloud) recording.context = new AudioContext();
@@ -114,41 +134,39 @@ export class Recording {
       throw new Failure("file", `${file.name} is not sound that this browser can decode. Convert it to WAV or MP3 first.`);
     }
     recording.duration = recording.buffer.duration;
+    recording.sound = new Samples(recording.buffer.length);
     return recording;
   }
 
-  /** As Microphone.start; `backlog()`: seconds that wait to be sent. */
-  async start(onPcm, backlog) {
-    const samples = mono(this.buffer);
-    this.sent = 0;
+  /** As Microphone.start; resolves when all of it has been handed over. */
+  async start(onSound) {
+    const { buffer, sound } = this;
     if (this.aloud) {
-      const player = new AudioBufferSourceNode(this.context, { buffer: this.buffer });
+      const player = new AudioBufferSourceNode(this.context, { buffer });
       player.connect(this.context.destination);
       // sound may be forbidden or absent; the text comes all the same
       await Promise.race([this.context.resume().catch(() => {}), sleep(500)]);
       player.start();
     }
-    this.buffer = null;
     this.started = performance.now();
-    const total = samples.length;
-    const block = Math.round(this.rate * BLOCK_SECONDS);
-    while (this.sent < total && !this.stopped) {
-      // at full speed some seconds at a time, so that the page stays alive
-      const due = this.aloud ? Math.ceil(this.position() * this.rate) : this.sent + 250 * block;
-      for (;;) {
-        const end = Math.min(this.sent + block, total);
-        if (end === this.sent || end > due || backlog() > AHEAD_SECONDS) break;
-        onPcm(pcm16(samples.subarray(this.sent, end)));
-        this.sent = end;
+    const total = buffer.length;
+    const block = Math.round(this.rate * (this.aloud ? BLOCK_SECONDS : SLICE_SECONDS));
+    while (sound.end < total && !this.stopped) {
+      const due = this.aloud ? Math.min(total, Math.ceil(this.position() * this.rate)) : sound.end + block;
+      while (sound.end < due) {
+        const pcm = pcm16(buffer, sound.end, Math.min(sound.end + block, total));
+        onSound(pcm, sound.push(pcm));
+        if (sound.end === total) break;
       }
       await sleep(this.aloud ? 20 : 0);
     }
+    this.buffer = null;
     this.close();
   }
 
   position() {
     if (this.started === undefined) return 0;
-    if (!this.aloud) return this.sent / this.rate;
+    if (!this.aloud) return this.sound.end / this.rate;
     return Math.min(this.duration, (performance.now() - this.started) / 1000);
   }
 
@@ -164,23 +182,20 @@ export class Recording {
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Float32Array of an AudioBuffer, its channels averaged. */
-function mono(buffer) {
-  const sum = buffer.getChannelData(0).slice();
-  for (let c = 1; c < buffer.numberOfChannels; c++) {
-    const channel = buffer.getChannelData(c);
-    for (let i = 0; i < sum.length; i++) sum[i] += channel[i];
+/** [from, to) of an AudioBuffer as Int16Array, its channels averaged. */
+function pcm16(buffer, from, to) {
+  const channels = Array.from({ length: buffer.numberOfChannels }, (_, c) => buffer.getChannelData(c).subarray(from, to));
+  const pcm = new Int16Array(to - from);
+  for (let i = 0; i < pcm.length; i++) {
+    let sum = 0;
+    for (const channel of channels) sum += channel[i];
+    pcm[i] = Math.max(-32768, Math.min(32767, Math.round((sum / channels.length) * 32768)));
   }
-  if (buffer.numberOfChannels > 1) for (let i = 0; i < sum.length; i++) sum[i] /= buffer.numberOfChannels;
-  return sum;
-}
-
-function pcm16(samples) {
-  return Int16Array.from(samples, (x) => Math.max(-32768, Math.min(32767, Math.round(x * 32768))));
+  return pcm;
 }
 
 /** Seconds that a file's header promises; 0 where it does not say. */
-function duration(file) {
+function length(file) {
   return new Promise((resolve) => {
     const probe = new Audio();
     const done = (seconds) => {

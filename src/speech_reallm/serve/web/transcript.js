@@ -1,4 +1,4 @@
-// What has been said: segments of words with times, from partials and finals. No drawing here.
+// What has been recognised: segments of words with times, from partials and finals. No drawing here.
 
 /**
  * A word: {word, start, end, confidence, shown}; times are seconds of sound since the transcript began. `shown`: how
@@ -23,15 +23,15 @@ export class Transcript {
     return !this.words.length;
   }
 
-  /** A connection begins: its times count from the end of what has been heard before. */
-  begin() {
-    this.offset = this.duration;
+  /** A connection begins: its times count from `offset` seconds of the transcript. */
+  begin(offset = this.duration) {
+    this.offset = offset;
     this.open = null;
   }
 
-  /** so many seconds of this connection's sound have been sent */
-  heard(seconds) {
-    this.duration = Math.max(this.duration, this.offset + seconds);
+  /** The transcript covers so many seconds of sound. */
+  extend(seconds) {
+    this.duration = Math.max(this.duration, seconds);
   }
 
   /** Returns {segment, grown: the word that was continued or null, added: [new words]}. */
@@ -74,6 +74,38 @@ export class Transcript {
   end() {
     if (this.open) this.open.final = true;
     this.open = null;
+  }
+
+  /** Text, segments and words as plain data, to be stored; `restore` takes it back. */
+  toData() {
+    const { name, duration } = this;
+    const digits = (value, scale) => Math.round(value * scale) / scale;
+    const words = (segment) =>
+      segment.words.map((w) => [w.word, digits(w.start, 1000), digits(w.end, 1000), digits(w.confidence, 10000)]);
+    return { name, duration, segments: this.segments.map((segment) => ({ text: segment.text, words: words(segment) })) };
+  }
+
+  restore({ name, duration, segments }) {
+    this.clear();
+    this.name = name;
+    this.duration = duration;
+    for (const { text, words } of segments) {
+      const segment = { text, final: true, words: [] };
+      segment.words = words.map(([word, start, end, confidence]) => ({ word, start, end, confidence, shown: null }));
+      this.segments.push(segment);
+      this.words.push(...segment.words);
+    }
+  }
+
+  /** Index of the word that is spoken at `seconds`, or of the last one before; -1 before the first. */
+  indexAt(seconds) {
+    let [low, high] = [0, this.words.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.words[middle].start <= seconds) low = middle + 1;
+      else high = middle;
+    }
+    return low - 1;
   }
 
   placed({ word, start, end, confidence }, shown) {

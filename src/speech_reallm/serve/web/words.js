@@ -1,13 +1,16 @@
 // The transcript on the page: one span a word, faint where unsure; one Tab stop, arrow keys within.
 
+import { clock } from "./clock.js";
+
 const FAINT_BELOW = 0.4;
 
 export class WordsView {
-  /** root: where paragraphs go. tip: the tooltip. onPick(word or null): a word is pointed at. */
-  constructor(root, tip, onPick) {
-    this.root = root;
-    this.tip = tip;
-    this.onPick = onPick;
+  /**
+   * root: where paragraphs go. tip: the tooltip. onPick(word or null): a word is pointed at.
+   * onPlay(word): it was clicked, or Enter was pressed on it.
+   */
+  constructor({ root, tip, onPick, onPlay }) {
+    Object.assign(this, { root, tip, onPick, onPlay, playing: null });
     this.spans = new Map();
     this.wordOf = new WeakMap();
     this.paragraphs = new Map();
@@ -17,7 +20,12 @@ export class WordsView {
     root.addEventListener("focusin", ({ target }) => this.show(target));
     root.addEventListener("focusout", () => this.hide());
     root.addEventListener("keydown", (event) => this.move(event));
-    root.addEventListener("click", ({ target }) => this.wordOf.has(target) && target.focus());
+    root.addEventListener("click", ({ target }) => {
+      if (!this.wordOf.has(target)) return;
+      target.focus();
+      // a selection is being made, to be copied
+      if (getSelection().isCollapsed) this.onPlay(this.wordOf.get(target));
+    });
     // a tooltip is put away without leaving the word
     document.addEventListener("keydown", ({ key }) => key === "Escape" && this.hide());
     addEventListener("scroll", () => this.hide(), { passive: true });
@@ -27,7 +35,7 @@ export class WordsView {
     this.paragraphs.forEach((paragraph) => paragraph.remove());
     this.paragraphs.clear();
     this.spans.clear();
-    this.stop = null;
+    this.stop = this.playing = null;
     this.hide();
   }
 
@@ -62,6 +70,16 @@ export class WordsView {
     span.style.setProperty("--sure", `${Math.round(sure * 100)}%`);
   }
 
+  /** The word that sounds just now, or null. */
+  mark(word) {
+    const span = word ? this.spans.get(word) : null;
+    if (span === this.playing) return;
+    this.playing?.classList.remove("sounding");
+    span?.classList.add("sounding");
+    this.playing = span ?? null;
+    span?.scrollIntoView({ block: "nearest" });
+  }
+
   setStop(span) {
     if (this.stop) this.stop.tabIndex = -1;
     this.stop = span;
@@ -91,6 +109,7 @@ export class WordsView {
   }
 
   move(event) {
+    if (event.key === "Enter" && this.wordOf.has(event.target)) return this.onPlay(this.wordOf.get(event.target));
     const words = [...this.spans.values()];
     const at = words.indexOf(event.target);
     const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: words.length - 1 }[event.key];
@@ -103,8 +122,8 @@ export class WordsView {
 }
 
 function describe({ start, end, confidence, shown }) {
-  const parts = [`${start.toFixed(2)}–${end.toFixed(2)} s`, `${Math.round(confidence * 100)} % sure`];
-  if (shown !== null) parts.push(`shown ${Math.max(0, shown - end).toFixed(2)} s later`);
+  const parts = [`${clock(start, 1)}–${clock(end, 1)}`, `${Math.round(confidence * 100)} % sure`];
+  if (shown !== null) parts.push(`shown ${Math.max(0, shown - end).toFixed(1)} s later`);
   return parts.join(" · ");
 }
 
