@@ -69,9 +69,9 @@ def test_a_model(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_model_whose_decoder_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_model(tmp_path / "reading", frame_chunks=3)
-    assert "reading, the frames of the last 3 chunks (360 ms)" in run(capsys, folder)[1]
+    assert "cross-attending, the frames of the last 3 chunks (360 ms)" in run(capsys, folder)[1]
     model = json.loads(run(capsys, folder, "--json")[1])
-    assert (model["decoder"], model["frame_chunks"]) == ("reading", 3)
+    assert (model["decoder"], model["cross_attention_chunks"]) == ("cross-attending", 3)
 
 
 def test_a_folder_of_models(models: Path, capsys: pytest.CaptureFixture[str]) -> None:

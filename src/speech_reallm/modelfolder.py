@@ -29,7 +29,7 @@ MAX_FRAME_CHUNKS = 256
 class ModelFolder:
     """What the runtime needs to know of a model. `delays` and `lookahead_chunks` count chunks.
 
-    `frame_chunks`: how many chunks' frames a reading decoder reads; 0 for an interleaving one.
+    `cross_attention_chunks` (`frame_chunks` in config.json): the last chunks whose frames the decoder attends to, or 0.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class ModelFolder:
     vocab_size: int
     blank_id: int
     window: int
-    frame_chunks: int
+    cross_attention_chunks: int
     max_pieces_per_chunk: int
 
     @property
@@ -137,8 +137,8 @@ def _describe(path: Path, config: dict[str, Any], where: str) -> ModelFolder:
         default_delay=integer("default_delay", 0, MAX_DELAY),
         vocab_size=vocab_size,
         blank_id=integer("blank_id", 0, vocab_size - 1),
-        window=integer("window", 3 if config.get("frame_chunks") else 2, MAX_WINDOW),
-        frame_chunks=integer("frame_chunks", 0, MAX_FRAME_CHUNKS),
+        window=integer("window", 2, MAX_WINDOW),
+        cross_attention_chunks=integer("frame_chunks", 0, MAX_FRAME_CHUNKS),
         max_pieces_per_chunk=integer("max_pieces_per_chunk", 1, MAX_PIECES),
     )
     if folder.default_delay not in delays:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .audio import SAMPLE_RATE, Resampler, to_mono
-from .engine import Decoded, Engine, State
+from .engine import Decoded, Engine, StreamState
 from .errors import UserError
 from .events import Endpoint, Event, Final, Partial, Transcript
 from .punctuation import is_spoken
@@ -56,7 +56,7 @@ class Stream:
         if endpoint_silence is not None and math.isfinite(endpoint_silence):
             # a hair less, lest 0.72 s be more than 3 chunks of 0.24 s
             self._endpoint_chunks = max(1, math.ceil(endpoint_silence / self._chunk_seconds - 1e-6))
-        self._state: State | None = engine.new_state(delay)
+        self._state: StreamState | None = engine.new_state(delay)
         self.delay = self._state.delay
         self._start()
 

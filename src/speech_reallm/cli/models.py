@@ -70,6 +70,8 @@ def describe(folder: ModelFolder, built_in: bool = False) -> dict[str, Any]:
     `delays_ms`: for each label delay, how long after its last sound a word may take to be shown, without
     the computing.
     """
+    from ..engine.step_decoder import step_decoder
+
     card = read_card(folder.path / "README.md")
     wait = [(1 + folder.lookahead_chunks + delay) * folder.chunk_ms for delay in folder.delays]
     return {
@@ -80,8 +82,7 @@ def describe(folder: ModelFolder, built_in: bool = False) -> dict[str, Any]:
         "bytes": sum(path.stat().st_size for path in folder.path.iterdir() if path.is_file()),
         "chunk_ms": folder.chunk_ms,
         "lookahead_chunks": folder.lookahead_chunks,
-        "decoder": "reading" if folder.frame_chunks else "interleaving",
-        "frame_chunks": folder.frame_chunks,
+        **step_decoder(folder).describe(),
         "delays": list(folder.delays),
         "default_delay": folder.default_delay,
         "delays_ms": wait,
@@ -98,7 +99,7 @@ def _page(model: dict[str, Any]) -> str:
         f"a word is shown at most {wait} ms after its last sound, and the computing"
         for delay, wait in zip(model["delays"], model["delays_ms"], strict=True)
     ]
-    decoder, frames = model["decoder"], model["frame_chunks"]
+    decoder, frames = model["decoder"], model["cross_attention_chunks"]
     if frames:
         decoder += f", the frames of the last {frames} chunks ({frames * chunk} ms)"
     rows = [

@@ -1,16 +1,19 @@
-"""Which slot of the decoder's cache a step goes into. No torch here: the engine asks too."""
+"""Slots of the ring buffers of a decoder's past; `position` may be a number, a numpy array or a torch tensor."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-def ring_slot(position: Any, size: int, reads: bool) -> Any:
-    """The slot of `position` (number, array or tensor) in a ring of `size`, for a reading decoder at least 2.
+def ring_slot(position: Any, size: int) -> Any:
+    """The slot of step `position` in a ring of `size`: the newest step takes the place of the oldest."""
+    return position % size
 
-    A reading decoder never forgets its first step: the published ones lean on the beginning of the text, and lose words
-    once it is gone (attention sinks, Xiao et al., ICLR 2024). The others take turns in the slots that are left.
+
+def sink_ring_slot(position: Any, size: int) -> Any:
+    """The slot where the first step keeps slot 0 for good and the others take turns in the rest; `size` is at least 2.
+
+    Published decoders attend to the beginning of the text, and lose words once it is gone: it is an attention sink
+    (Xiao et al., ICLR 2024).
     """
-    if not reads:
-        return position % size
     return (1 + (position - 1) % (size - 1)) * (position > 0)

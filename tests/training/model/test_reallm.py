@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from speech_reallm.engine.ring import ring_slot
+from speech_reallm.engine.ring import sink_ring_slot
 from speech_reallm.errors import UserError
 from speech_reallm.tokenizer import START
 from speech_reallm.training.config import DecoderConfig, EncoderConfig, ModelConfig
@@ -121,7 +121,7 @@ def test_streaming_equals_forward_for_a_decoder_that_reads_frames(frame_chunks, 
             log_probs, k, v = model.step(here, piece, state)
             torch.testing.assert_close(log_probs, whole[:, t], atol=1e-4, rtol=1e-3)
             if made.targets[t] != blank:
-                slot = ring_slot(int(state.position), ring, True)
+                slot = sink_ring_slot(int(state.position), ring)
                 state.cache_k[:, :, slot], state.cache_v[:, :, slot] = k, v
                 state.position += 1
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...engine.ring import ring_slot
+from ...engine.ring import ring_slot, sink_ring_slot
 from ...tokenizer import START
 from ..config import ModelConfig
 from .decoders.cross_attention import Reading
@@ -166,7 +166,7 @@ class ReaLLM(nn.Module):
                 if len(ids) >= cap or int(best[row]) in ids:
                     best[row] = blank
             remembered = rows[active & ((best != blank) | (not self.reads))]
-            slot = ring_slot(state.position[remembered], ring, self.reads)
+            slot = (sink_ring_slot if self.reads else ring_slot)(state.position[remembered], ring)
             state.cache_k[remembered, :, slot] = k[remembered].float()
             state.cache_v[remembered, :, slot] = v[remembered].float()
             state.position[remembered] += 1

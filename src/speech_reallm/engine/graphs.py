@@ -1,0 +1,95 @@
+"""Signatures of the ONNX graphs, and checks that a graph is what `config.json` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..onnx_session import OnnxSession
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+}
+
+# shape without the batch dimension, and type, of each input or output
+Signature = dict[str, tuple[tuple[Any, ...], Any]]
+
+
+def signature(session: OnnxSession, path: Path) -> tuple[Signature, Signature]:
+    """Names, shapes without the batch dimension, and types of a graph's inputs and outputs.
+
+    Outputs keep None for a dimension that the graph does not fix; inputs must fix all but the first. Raises UserError
+    naming the graph `path` for one that breaks the contract of docs/model-folder.md.
+    """
+    both = []
+    for nodes, fixed in ((session.get_inputs(), True), (session.get_outputs(), False)):
+        found: Signature = {}
+        for node in nodes:
+            shape = tuple(d if isinstance(d, int) else None for d in node.shape[1:])
+            if node.type not in _DTYPES:
+                raise UserError(f"{path}: {node.name} has the type {node.type}; export the model again")
+            if not node.shape or (fixed and any(d is None or d < 0 for d in shape)):
+                raise UserError(f"{path}: {node.name} has no fixed shape, {node.shape}; export it again")
+            if isinstance(node.shape[0], int):
+                raise UserError(f"{path}: {node.name} has no batch dimension, {node.shape}; export it again")
+            found[node.name] = (shape, _DTYPES[node.type])
+        both.append(found)
+    return both[0], both[1]
+
+
+def expect(
+    found: Signature, name: str, shape: tuple[int | None, ...], dtype: Any, path: Path
+) -> tuple[Any, ...]:
+    """The shape of `name`, which must agree with `shape` where that is not None (nor the graph's own).
+
+    Raises UserError naming the graph `path` where it does not.
+    """
+    if name not in found:
+        raise UserError(f"{path} has no {name}; export the model again")
+    own, kind = found[name]
+    agree = len(own) == len(shape) and all(
+        a is None or b is None or a == b for a, b in zip(own, shape, strict=True)
+    )
+    if kind is not dtype or not agree:
+        raise UserError(
+            f"{path}: {name} is {np.dtype(kind).name} {list(own)} where config.json asks for "
+            f"{np.dtype(dtype).name} {['any' if d is None else d for d in shape]}; export the model again"
+        )
+    return own
+
+
+def check_encoder(inputs: Signature, outputs: Signature, chunk_samples: int, path: Path) -> Signature:
+    """What of a stream an encoder keeps from one call to the next: its `state.*` inputs. Raises UserError."""
+    expect(inputs, "audio", (chunk_samples,), np.float32, path)
+    expect(inputs, "delay", (), np.int64, path)
+    expect(outputs, "embedding", (None,), np.float32, path)
+    states = {n: spec for n, spec in inputs.items() if n not in ("audio", "delay")}
+    for name, (shape, dtype) in states.items():
+        if not name.startswith("state."):
+            raise UserError(f"{path}: unexpected input {name}; export the model again")
+        expect(outputs, f"new_{name}", shape, dtype, path)
+    return states
+
+
+def state_bytes(*kept: Signature) -> int:
+    """Bytes of one stream's state."""
+    total = 0
+    for part in kept:
+        for shape, dtype in part.values():
+            size = np.dtype(dtype).itemsize
+            for dimension in shape:
+                size *= dimension
+            total += size
+    return total
+
+
+def zeros(kept: Signature) -> dict[str, np.ndarray]:
+    """The state of one stream at its start: a batch of one."""
+    return {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in kept.items()}
