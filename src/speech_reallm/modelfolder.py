@@ -15,6 +15,8 @@ from .errors import UserError
 FORMAT = 2
 # the graphs may refer to weights in model.safetensors
 FILES = ("encoder.onnx", "decoder.onnx", "model.safetensors", "tokenizer.model")
+# the encoder for the larger label delays of a model that has two (`encoders` in config.json)
+WIDE_ENCODER = "encoder-wide.onnx"
 # generous limits: a folder beyond them is broken or hostile, and would cost absurd memory
 MAX_CONFIG_BYTES = 1 << 20
 MAX_VOCABULARY = 1 << 20
@@ -30,6 +32,8 @@ class ModelFolder:
     """What the runtime needs to know of a model. `delays` and `lookahead_chunks` count chunks.
 
     `cross_attention_chunks` (`frame_chunks` in config.json): the last chunks whose frames the decoder attends to, or 0.
+    `file_delay`: the label delay for recordings, where latency is of no concern. `encoders`: graphs and their delays,
+    since one with the right context of the largest delay would compute it for the smallest, too.
     """
 
     path: Path
@@ -39,11 +43,18 @@ class ModelFolder:
     lookahead_chunks: int
     delays: tuple[int, ...]
     default_delay: int
+    file_delay: int
+    encoders: tuple[tuple[str, tuple[int, ...]], ...]
     vocab_size: int
     blank_id: int
     window: int
     cross_attention_chunks: int
     max_pieces_per_chunk: int
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that the folder must hold, config.json aside."""
+        return (*FILES, *(name for name, _ in self.encoders if name not in FILES))
 
     @property
     def chunk_samples(self) -> int:
@@ -90,7 +101,7 @@ def open_folder(name: str | Path | None = None) -> ModelFolder:
         advice = "upgrade speech-reallm (pip install -U speech-reallm)" if newer else "export the model again"
         raise UserError(f"{where}: model format {version!r}, this version reads {FORMAT}; {advice}")
     folder = _describe(path, config, where)
-    _check_files(path, config.get("sha256"), where)
+    _check_files(path, folder.files, config.get("sha256"), where)
     return folder
 
 
@@ -135,15 +146,36 @@ def _describe(path: Path, config: dict[str, Any], where: str) -> ModelFolder:
         lookahead_chunks=integer("lookahead_chunks", 0, MAX_LOOKAHEAD),
         delays=delays,
         default_delay=integer("default_delay", 0, MAX_DELAY),
+        file_delay=integer("file_delay" if "file_delay" in config else "default_delay", 0, MAX_DELAY),
+        encoders=_encoders(config.get("encoders"), delays, f"{where}: encoders"),
         vocab_size=vocab_size,
         blank_id=integer("blank_id", 0, vocab_size - 1),
         window=integer("window", 2, MAX_WINDOW),
         cross_attention_chunks=integer("frame_chunks", 0, MAX_FRAME_CHUNKS),
         max_pieces_per_chunk=integer("max_pieces_per_chunk", 1, MAX_PIECES),
     )
-    if folder.default_delay not in delays:
-        raise UserError(f"{where}: default_delay must be one of delays")
+    for key, delay in (("default_delay", folder.default_delay), ("file_delay", folder.file_delay)):
+        if delay not in delays:
+            raise UserError(f"{where}: {key} must be one of delays")
     return folder
+
+
+def _encoders(value: Any, delays: tuple[int, ...], where: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The graphs of the encoder with the delays that each is for; absent, there is one for all."""
+    if value is None:
+        return (("encoder.onnx", delays),)
+    if not isinstance(value, dict) or not {"encoder.onnx"} <= set(value) <= {"encoder.onnx", WIDE_ENCODER}:
+        raise UserError(
+            f"{where} must name the delays of encoder.onnx, and of {WIDE_ENCODER} where there is one"
+        )
+    found = []
+    for name, members in sorted(value.items(), key=lambda item: item[0] == WIDE_ENCODER):
+        if not isinstance(members, list) or not all(d in delays and type(d) is int for d in members):
+            raise UserError(f"{where}: {name} must list some of delays")
+        found.append((name, tuple(members)))
+    if sorted(d for _, members in found for d in members) != sorted(delays):
+        raise UserError(f"{where}: every one of delays must stand once")
+    return tuple(found)
 
 
 def _integer(value: Any, where: str, low: int, high: int) -> int:
@@ -152,10 +184,10 @@ def _integer(value: Any, where: str, low: int, high: int) -> int:
     return value
 
 
-def _check_files(path: Path, sums: Any, where: str) -> None:
+def _check_files(path: Path, names: tuple[str, ...], sums: Any, where: str) -> None:
     if not isinstance(sums, dict):
-        raise UserError(f"{where}: sha256 must give the checksums of {', '.join(FILES)}")
-    for name in FILES:
+        raise UserError(f"{where}: sha256 must give the checksums of {', '.join(names)}")
+    for name in names:
         file = path / name
         if not file.is_file():
             raise UserError(f"{file} is missing; get the model again, or export it again with: reallm export")

@@ -6,6 +6,7 @@ decoder is fed depends on its kind, which only step_decoder.py asks for.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from ..errors import UserError
 from ..modelfolder import ModelFolder
 from ..onnx_session import OnnxSession
 from ..tokenizer import START
-from .graphs import check_encoder, signature, state_bytes, zeros
+from .graphs import Signature, check_encoder, signature, state_bytes, zeros
 from .rules import DecodingRules
 from .step_decoder import step_decoder
 
@@ -49,6 +50,15 @@ class StreamState:
     @property
     def nbytes(self) -> int:
         return sum(a.nbytes for a in (*self.encoder.values(), *self.decoder.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoder:
+    """A graph of the encoder, the names of its outputs, and what of a stream it keeps."""
+
+    session: OnnxSession
+    outputs: list[str]
+    state: Signature
 
 
 @dataclass(slots=True)
@@ -87,17 +97,32 @@ class Engine:
         self.folder = folder
         self._steps = step_decoder(folder)
         self._rules = DecodingRules(folder.blank_id, folder.max_pieces_per_chunk)
-        encoder, decoder = folder.file("encoder.onnx"), folder.file("decoder.onnx")
-        self._encoder = OnnxSession(encoder, threads)
+        self._threads = threads
+        decoder = folder.file("decoder.onnx")
         self._decoder = OnnxSession(decoder, threads)
-        inputs, outputs = signature(self._encoder, encoder)
-        self._encoder_outputs = list(outputs)
-        self._encoder_state = check_encoder(inputs, outputs, folder.chunk_samples, encoder)
-        self._decoder_state, decoder_outputs = signature(self._decoder, decoder)
-        self._steps.check(self._decoder_state, decoder_outputs, outputs)
-        total = state_bytes(self._encoder_state, self._decoder_state)
-        if total > MAX_STATE_BYTES:
-            raise UserError(f"{folder.path}: unusable, a stream would need {total >> 20} MiB of state")
+        self._decoder_state, self._decoder_outputs = signature(self._decoder, decoder)
+        self._lock = threading.Lock()
+        self._encoders: dict[str, _Encoder] = {}
+        self._encoder_of = {delay: name for name, delays in folder.encoders for delay in delays}
+        self._encoder(folder.default_delay)
+
+    def _encoder(self, delay: int) -> _Encoder:
+        """The encoder for a label delay; loaded, and checked, when it is first asked for. Raises UserError."""
+        name = self._encoder_of[delay]
+        with self._lock:
+            if name not in self._encoders:
+                path = self.folder.file(name)
+                session = OnnxSession(path, self._threads)
+                inputs, outputs = signature(session, path)
+                state = check_encoder(inputs, outputs, self.folder.chunk_samples, path)
+                self._steps.check(self._decoder_state, self._decoder_outputs, outputs)
+                total = state_bytes(state, self._decoder_state)
+                if total > MAX_STATE_BYTES:
+                    raise UserError(
+                        f"{self.folder.path}: unusable, a stream would need {total >> 20} MiB of state"
+                    )
+                self._encoders[name] = _Encoder(session, list(outputs), state)
+            return self._encoders[name]
 
     def new_state(self, delay: int | None = None) -> StreamState:
         """The state of a stream at its start. Raises UserError for a label delay that the model was not trained for."""
@@ -105,7 +130,8 @@ class Engine:
         if isinstance(delay, bool) or delay not in self.folder.delays:
             known = ", ".join(map(str, self.folder.delays))
             raise UserError(f"a label delay of {delay} chunks is not among this model's: {known}")
-        state = StreamState(int(delay), zeros(self._encoder_state), zeros(self._decoder_state))
+        encoder = self._encoder(int(delay))
+        state = StreamState(int(delay), zeros(encoder.state), zeros(self._decoder_state))
         state.decoder["piece"][:] = START
         return state
 
@@ -120,14 +146,20 @@ class Engine:
         ready.sort(key=lambda i: -len(audio[i]))
         results: list[list[Decoded]] = [[] for _ in states]
         if ready:
-            rows = self._encode([states[i] for i in ready], [audio[i] for i in ready])
-            self._decode([row for row in rows if row.queue])
-            for i, row in zip(ready, rows, strict=True):
+            rows: dict[int, _Row] = {}
+            for name in self._encoders:
+                mine = [i for i in ready if self._encoder_of[states[i].delay] == name]
+                if mine:
+                    encoded = self._encode(name, [states[i] for i in mine], [audio[i] for i in mine])
+                    rows |= zip(mine, encoded, strict=True)
+            self._decode([rows[i] for i in ready if rows[i].queue])
+            for i, row in rows.items():
                 results[i] = row.done
         return results
 
-    def _encode(self, states: list[StreamState], audio: list[np.ndarray]) -> list[_Row]:
-        """audio: longest first. Advances the encoder states; returns rows with their embeddings queued."""
+    def _encode(self, name: str, states: list[StreamState], audio: list[np.ndarray]) -> list[_Row]:
+        """Streams of one encoder; audio: longest first. Advances their states; returns rows with embeddings queued."""
+        encoder = self._encoders[name]
         lookahead = self.folder.lookahead_chunks
         rows = [_Row(s, [], max(0, s.calls - lookahead)) for s in states]
         delays = np.array([s.delay for s in states], np.int64)
@@ -142,7 +174,7 @@ class Engine:
             feed = dict(batch)
             feed["audio"] = np.stack([chunks[k] for chunks in audio[:size]]).astype(np.float32, copy=False)
             feed["delay"] = delays[:size]
-            out = dict(zip(self._encoder_outputs, self._encoder.run(None, feed), strict=True))
+            out = dict(zip(encoder.outputs, encoder.session.run(None, feed), strict=True))
             batch = {name: out[f"new_{name}"] for name in batch}
             frames = out.get("frames")
             for j, row in enumerate(rows[:size]):

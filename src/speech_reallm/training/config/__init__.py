@@ -112,6 +112,8 @@ class ModelConfig:
     # label delays, in chunks, that training draws from and a user may choose from
     delays: tuple[int, ...] = (0, 1, 2)
     default_delay: int = 1
+    # the label delay for recordings, where latency is of no concern; None: the default one
+    file_delay: int | None = None
     max_pieces_per_chunk: int = 16
     # reading decoders: added to BLANK's logit in decoding (nats) for the first chunks after a piece, so that what is in
     # doubt is heard to its end first
@@ -121,6 +123,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.default_delay not in self.delays:
             raise UserError("model.default_delay must be one of model.delays")
+        if self.file_delay is not None and self.file_delay not in self.delays:
+            raise UserError("model.file_delay must be one of model.delays")
         if self.blank_bias and not self.decoder.frame_chunks:
             raise UserError(
                 "model.blank_bias: only a reading decoder (decoder.frame_chunks) knows how long it waits"

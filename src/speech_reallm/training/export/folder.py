@@ -12,12 +12,12 @@ from typing import Any
 from safetensors.torch import save_file
 
 from ...errors import UserError
-from ...modelfolder import FORMAT
+from ...modelfolder import FILES, FORMAT
 from ..config import SAMPLE_RATE, ModelConfig, build, to_dict
 from ..model.ctc import best_of
 from ..model.packing import pack, unpack
 from ..model.reallm import ReaLLM
-from .onnx import export_graphs
+from .onnx import encoder_graphs, export_graphs
 
 
 def load_reallm(folder: str | Path) -> ReaLLM:
@@ -57,8 +57,8 @@ def export_folder(run: str | Path, out: str | Path, *, name: str, int8: bool = T
             model.load_state_dict(unpack(weights))
         save_file({k: v.contiguous() for k, v in weights.items()}, temporary / "model.safetensors")
         export_graphs(model, temporary, weights if int8 else None)
-        files = ("encoder.onnx", "decoder.onnx", "tokenizer.model", "model.safetensors")
-        config = describe(model.config, name) | {"sha256": {f: _sha256(temporary / f) for f in files}}
+        files = {*FILES, *encoder_graphs(model.config)}
+        config = describe(model.config, name) | {"sha256": {f: _sha256(temporary / f) for f in sorted(files)}}
         (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         # the card and licences of the model that is replaced stay with it
         for kept in [*out.glob("README.md"), *out.glob("LICENSE*")]:
@@ -86,6 +86,8 @@ def describe(config: ModelConfig, name: str) -> dict[str, Any]:
         "lookahead_chunks": config.encoder.lookahead_chunks,
         "delays": list(config.delays),
         "default_delay": config.default_delay,
+        "file_delay": config.default_delay if config.file_delay is None else config.file_delay,
+        "encoders": {name: list(delays) for name, delays in encoder_graphs(config).items()},
         "vocab_size": config.vocab_size,
         "blank_id": config.blank_id,
         "window": config.decoder.window,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...modelfolder import WIDE_ENCODER
+from ..config import ModelConfig
 from ..model.reallm import ReaLLM, State
 
 OPSET = 18
@@ -62,8 +65,20 @@ class DecoderGraph(nn.Module):
         return self.model.step(embedding, piece, state)
 
 
+def encoder_graphs(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The graphs of the encoder and the label delays that each is for.
+
+    Delays above the default may take more right context. A graph of their own spares the others that computation.
+    """
+    right = config.encoder.delayed_chunks
+    wide = tuple(d for d in config.delays if d > config.default_delay and right > config.default_delay)
+    if not wide:
+        return {"encoder.onnx": config.delays}
+    return {"encoder.onnx": tuple(d for d in config.delays if d not in wide), WIDE_ENCODER: wide}
+
+
 def export_graphs(model: ReaLLM, folder: Path, packed: Packed = None) -> None:
-    """Write encoder.onnx and decoder.onnx, in float32.
+    """Write the graphs of the encoder (see encoder_graphs) and decoder.onnx, in float32.
 
     With `packed`, what model.safetensors in the same folder holds (model/packing.py), matrices are 8-bit and lie there.
     Raises UserError when onnx is missing.
@@ -73,16 +88,17 @@ def export_graphs(model: ReaLLM, folder: Path, packed: Packed = None) -> None:
     except ImportError:
         raise UserError("export needs onnx: pip install 'speech-reallm[train]'") from None
     model = model.eval().float().cpu()
-    encoder, batch = EncoderGraph(model), 2
-    state = model.init_state(batch)
-    reads = ["frames"] if model.reads else []
-    inputs = ["audio", "delay", *(f"state.{n}" for n in encoder.names)]
-    outputs = ["embedding", *reads, *(f"new_state.{n}" for n in encoder.names)]
-    audio = torch.zeros(batch, model.config.chunk_samples)
+    batch = 2
     one = torch.ones(batch, dtype=torch.int64)
-    _export(
-        encoder, (audio, one - 1, *state.encoder.values()), folder / "encoder.onnx", inputs, outputs, packed
-    )
+    for name, delays in encoder_graphs(model.config).items():
+        narrowed = _narrowed(model, max(delays))
+        encoder, state = EncoderGraph(narrowed), narrowed.encoder.init_state(batch)
+        reads = ["frames"] if model.reads else []
+        inputs = ["audio", "delay", *(f"state.{n}" for n in encoder.names)]
+        outputs = ["embedding", *reads, *(f"new_state.{n}" for n in encoder.names)]
+        audio = torch.zeros(batch, model.config.chunk_samples)
+        _export(encoder, (audio, one - 1, *state.values()), folder / name, inputs, outputs, packed)
+    state = model.init_state(batch)
     arguments = [torch.zeros(batch, model.decoder.dim), one, one + 3, state.cache_k, state.cache_v]
     inputs = ["embedding", "piece", "position", "cache.k", "cache.v"]
     if model.reads:
@@ -90,6 +106,18 @@ def export_graphs(model: ReaLLM, folder: Path, packed: Packed = None) -> None:
         inputs += ["chunk", "waited", "frames"]
     outputs = ["log_probs", "new.k", "new.v"]
     _export(DecoderGraph(model), tuple(arguments), folder / "decoder.onnx", inputs, outputs, packed)
+
+
+def _narrowed(model: ReaLLM, delay: int) -> ReaLLM:
+    """The model with no more right context than label delays up to `delay` use; its weights are shared."""
+    config = model.config
+    right = min(config.encoder.delayed_chunks, delay)
+    if right == config.encoder.delayed_chunks:
+        return model
+    encoder = dataclasses.replace(config.encoder, delayed_chunks=right)
+    narrowed = ReaLLM(dataclasses.replace(config, encoder=encoder))
+    narrowed.load_state_dict(model.state_dict())
+    return narrowed.eval()
 
 
 def _export(
