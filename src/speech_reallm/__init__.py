@@ -21,7 +21,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .errors import UserError
-    from .events import Endpoint, Event, Final, Partial, Transcript, Word
+    from .events import (
+        Endpoint,
+        EndpointProposed,
+        EndpointRetracted,
+        Event,
+        Final,
+        Partial,
+        SpeechStarted,
+        Transcript,
+        Word,
+    )
     from .recognizer import Recognizer
     from .stream import Stream
 
@@ -32,6 +42,9 @@ _EXPORTS = {
     "Partial": "events",
     "Final": "events",
     "Endpoint": "events",
+    "EndpointProposed": "events",
+    "EndpointRetracted": "events",
+    "SpeechStarted": "events",
     "Event": "events",
     "Word": "events",
     "Transcript": "events",
@@ -40,10 +53,13 @@ _EXPORTS = {
 
 __all__ = [
     "Endpoint",
+    "EndpointProposed",
+    "EndpointRetracted",
     "Event",
     "Final",
     "Partial",
     "Recognizer",
+    "SpeechStarted",
     "Stream",
     "Transcript",
     "UserError",

@@ -52,12 +52,37 @@ class Final:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The speaker has paused: silence was heard up to `time`. Follows the Final of the segment."""
+    """The speaker has paused: there was silence up to `time`. Follows the Final of the segment, and ends the turn."""
 
     time: float
 
 
-Event = Partial | Final | Endpoint
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """A turn has begun: its first word is about to come. `time`: when its sound began. Only with `turn_events`."""
+
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointProposed:
+    """The turn may be over: it has been silent since `time`. Only with `turn_events`.
+
+    It is confirmed by Endpoint or taken back by EndpointRetracted. The last words may come after it. An Endpoint
+    may come without it.
+    """
+
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRetracted:
+    """The turn goes on: there was sound again at `time`. Only with `turn_events`."""
+
+    time: float
+
+
+Event = Partial | Final | Endpoint | SpeechStarted | EndpointProposed | EndpointRetracted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

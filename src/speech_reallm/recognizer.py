@@ -67,12 +67,14 @@ class Recognizer:
         endpoint_silence: float | None = 0.8,
         max_segment: float = 30.0,
         history: float = 3600.0,
+        turn_events: bool = False,
     ) -> Stream:
         """Open a stream.
 
         sample_rate: Hz, 8000 to 192000. delay: label delay in chunks, one of `delays`.
-        endpoint_silence: a segment ends after so many seconds without a word (rounded up to chunks);
+        endpoint_silence: a segment ends after so many seconds of silence, in the sound and in the text;
         None: never for silence. max_segment: nor does it get longer than about so many seconds.
+        turn_events: SpeechStarted, EndpointProposed and EndpointRetracted are reported, too.
         history: seconds of finished segments that the stream keeps for the transcript that `finish`
         returns; `math.inf` for all, 0 for none. Raises UserError for values out of range.
         """
@@ -84,6 +86,7 @@ class Recognizer:
             endpoint_silence=endpoint_silence,
             max_segment=max_segment,
             history=history,
+            turn_events=turn_events,
         )
 
     def step(self, streams: Sequence[Stream]) -> list[list[Event]]:

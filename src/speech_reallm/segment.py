@@ -51,11 +51,13 @@ class _Word:
 class Segment:
     """Collects pieces; says what text each adds and, at the end, when the words were said."""
 
-    def __init__(self, tokenizer: Tokenizer, chunk_seconds: float, after: float = 0.0) -> None:
-        """after: end of the last word of the segment before, in seconds."""
+    def __init__(
+        self, tokenizer: Tokenizer, chunk_seconds: float, after: float = 0.0, start: float = 0.0
+    ) -> None:
+        """after: end of the last word of the segment before; start: of chunk 0; in seconds."""
         self._tokenizer = tokenizer
         self._chunk_seconds = chunk_seconds
-        self._after = after
+        self._after, self._start = after, start
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._words: list[_Word] = []
         # a space is held back until something follows it: neither text nor partials end in one
@@ -128,11 +130,11 @@ class Segment:
         for word in self._words:
             chunk = word.last_chunk
             seen[chunk] = seen.get(chunk, 0) + 1
-            end = (chunk + seen[chunk] / (per_chunk[chunk] + 1)) * self._chunk_seconds
+            end = self._start + (chunk + seen[chunk] / (per_chunk[chunk] + 1)) * self._chunk_seconds
             end = max(after, min(end, limit))
             first_end = end
             if word.first_chunk < chunk:
-                first_end = min(end, (word.first_chunk + 0.5) * self._chunk_seconds)
+                first_end = min(end, self._start + (word.first_chunk + 0.5) * self._chunk_seconds)
             start = first_end - max(SHORTEST_WORD, SECONDS_PER_LETTER * len(word.first_text))
             start = min(max(start, after), end)
             confidence = math.exp(min(0.0, word.log_prob / max(1, word.pieces)))

@@ -10,9 +10,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from .audio import SAMPLE_RATE, Resampler, to_mono
+from .endpoint import Decision, Endpointer
 from .engine import Decoded, Engine, StreamState
 from .errors import UserError
-from .events import Endpoint, Event, Final, Partial, Transcript
+from .events import (
+    Endpoint,
+    EndpointProposed,
+    EndpointRetracted,
+    Event,
+    Final,
+    Partial,
+    SpeechStarted,
+    Transcript,
+)
 from .punctuation import is_spoken
 from .segment import Segment
 from .tokenizer import Tokenizer
@@ -40,11 +50,10 @@ class Stream:
         endpoint_silence: float | None = 0.8,
         max_segment: float = 30.0,
         history: float = 3600.0,
+        turn_events: bool = False,
     ) -> None:
         """See `Recognizer.stream`."""
         folder = engine.folder
-        if endpoint_silence is not None and not endpoint_silence > 0:
-            raise UserError("endpoint_silence: seconds of silence, more than 0, or None for no endpoints")
         if not max_segment > 0 or not history >= 0:
             raise UserError("max_segment must be more than 0 seconds, history 0 or more")
         self.sample_rate = sample_rate
@@ -52,33 +61,58 @@ class Stream:
         self._lookahead, self._samples = folder.lookahead_chunks, folder.chunk_samples
         self._chunk_seconds = folder.chunk_seconds
         self._max_segment, self._history_seconds = max_segment, history
-        self._endpoint_chunks = None
-        if endpoint_silence is not None and math.isfinite(endpoint_silence):
-            # a hair less, lest 0.72 s be more than 3 chunks of 0.24 s
-            self._endpoint_chunks = max(1, math.ceil(endpoint_silence / self._chunk_seconds - 1e-6))
+        self._with_turn_events = turn_events
         self._state: StreamState | None = engine.new_state(delay)
         self.delay = self._state.delay
+        self._endpointer = self._new_endpointer()
+        self.endpoint_silence = endpoint_silence
         self._start()
 
+    def _new_endpointer(self, silence: float | None = None) -> Endpointer:
+        return Endpointer(silence, self._chunk_seconds, self._lookahead, self.delay)
+
     def _start(self) -> None:
-        self._resampler = Resampler(self.sample_rate)
-        self._buffer: list[np.ndarray] = []
-        self._buffered = 0
-        self._heard_in = 0
-        self._heard = 0
+        self._received = 0
         self._ended = False
-        self._chunks_of_audio: int | None = None
-        self._segment = Segment(self._tokenizer, self._chunk_seconds)
         self._last_end = 0.0
-        self._silent_chunks = 0
         self._history: deque[Final] = deque()
         self._transcript: Transcript | None = None
         self.compute_seconds = 0.0
+        self._start_audio()
+
+    def _start_audio(self) -> None:
+        """What comes next is the first audio that the model receives."""
+        # seconds of the stream before that
+        self._offset = self.duration
+        self._resampler = Resampler(self.sample_rate)
+        self._buffer: list[np.ndarray] = []
+        self._buffered = 0
+        # samples since `_offset`, at the model's rate
+        self._resampled = 0
+        # is the turn being ended, though the stream is not?
+        self._pausing = False
+        self._chunks_of_audio: int | None = None
+        self._segment = self._new_segment()
+        self._endpointer.restart()
+
+    def _new_segment(self) -> Segment:
+        return Segment(self._tokenizer, self._chunk_seconds, self._last_end, self._offset)
+
+    @property
+    def endpoint_silence(self) -> float | None:
+        """Seconds of silence that end a turn, None for never; may be set while the stream runs."""
+        return self._endpointer.silence
+
+    @endpoint_silence.setter
+    def endpoint_silence(self, seconds: float | None) -> None:
+        if seconds is not None and not seconds > 0:
+            raise UserError("endpoint_silence: seconds of silence, more than 0, or None for no endpoints")
+        self._endpointer.silence = seconds if seconds is not None and math.isfinite(seconds) else None
 
     @property
     def duration(self) -> float:
         """Seconds of audio fed so far."""
-        return self._heard_in / self.sample_rate
+        return self._received / self.sample_rate
 
     @property
     def missing(self) -> int:
@@ -102,9 +136,13 @@ class Stream:
         """Buffer PCM without recognising it; `Recognizer.step` does that for many streams at once."""
         if self._ended:
             raise UserError("the stream has ended; reset() starts it anew")
+        if self._pausing:
+            raise UserError("the turn is being ended; step the stream before it is fed again")
         samples = to_mono(pcm)
         started = time.perf_counter()
-        self._heard_in += len(samples)
+        self._received += len(samples)
+        if self._state is None and len(samples):
+            self._state = self._engine.new_state(self.delay)
         self._put(self._resampler.push(samples))
         self.compute_seconds += time.perf_counter() - started
 
@@ -113,11 +151,30 @@ class Stream:
         if self._ended:
             return
         self._ended = True
+        if not self._pausing:
+            self._flush()
+
+    def pause(self) -> list[Event]:
+        """No audio comes for now, as from a muted microphone: finish the turn as silence would, and return its end.
+
+        The stream goes on with the next audio; times go on where they stopped. Its state is released until then.
+        """
+        self.end_turn()
+        return step([self])[0]
+
+    def end_turn(self) -> None:
+        """As `pause`, but the work is left to the next step, which must come before more audio."""
+        if not self._ended and not self._pausing and self._state is not None:
+            self._pausing = True
+            self._flush()
+
+    def _flush(self) -> None:
+        """Pad the audio so that all of it is recognised."""
         self._put(self._resampler.push(np.zeros(0, np.float32), last=True))
-        chunks = math.ceil(self._heard / self._samples)
+        chunks = math.ceil(self._resampled / self._samples)
         self._chunks_of_audio = chunks
         if chunks:
-            padding = chunks * self._samples - self._heard
+            padding = chunks * self._samples - self._resampled
             flush = (self._lookahead + self.delay) * self._samples
             self._buffer.append(np.zeros(padding + flush, np.float32))
             self._buffered += padding + flush
@@ -139,13 +196,14 @@ class Stream:
     def reset(self) -> None:
         """Start anew, as if just made; anything not finished is dropped."""
         self._state = self._engine.new_state(self.delay)
+        self._endpointer = self._new_endpointer(self.endpoint_silence)
         self._start()
 
     def _put(self, samples: np.ndarray) -> None:
         if len(samples):
             self._buffer.append(samples)
             self._buffered += len(samples)
-            self._heard += len(samples)
+            self._resampled += len(samples)
 
     def _take(self) -> np.ndarray:
         """Whole chunks that are ready, [n <= MAX_CHUNKS, S]."""
@@ -161,29 +219,55 @@ class Stream:
         return audio[:used].reshape(count, self._samples)
 
     def _absorb(self, decoded: Decoded) -> list[Event]:
-        """Turn what was said after one embedding into events."""
-        events: list[Event] = []
-        emitted = (decoded.index + self._lookahead + 1) * self._chunk_seconds
-        if self._ended:
-            emitted = min(emitted, self._heard / SAMPLE_RATE)
+        """Turn what was written after one embedding into events."""
+        emitted = self._offset + (decoded.index + self._lookahead + 1) * self._chunk_seconds
+        if self._is_flushing:
+            emitted = min(emitted, self._limit)
         # a piece after embedding c was trained to be one whose audio ends in chunk c - delay
         chunk = max(0, decoded.index - self.delay)
-        text, said = "", False
+        events = self._turn_events(self._endpointer.advance(decoded.index))
+        text, spoke = "", False
         for piece, log_prob in zip(decoded.ids, decoded.log_probs, strict=True):
+            if (
+                self._tokenizer.starts_word(piece)
+                and (end := self._endpointer.ends_before(chunk)) is not None
+            ):
+                events += self._end_turn(text, emitted, end)
+                text = ""
             if self._too_long(piece, chunk):
                 events += self._close_segment(text, emitted)
                 text = ""
             added = self._segment.add(piece, log_prob, chunk, emitted)
             text += added
             # punctuation is written while the speaker is silent; what adds no text begins a word or a letter
-            said = said or not added or is_spoken(added)
+            if self._segment and (not added or is_spoken(added)):
+                spoke = True
+                if not self._endpointer.in_turn:
+                    events += self._speech_started(chunk)
+                self._endpointer.word(chunk)
         if text:
             events.append(self._partial(text, emitted))
-        self._silent_chunks = 0 if said else self._silent_chunks + 1
-        if self._is_endpoint(decoded.index):
-            events += self._close_segment("", emitted)
-            # the last chunk may be padded
-            events.append(Endpoint(min((chunk + 1) * self._chunk_seconds, self._limit)))
+        # the silence that flushes the stream is not the speaker's
+        flushing = self._chunks_of_audio is not None and decoded.index >= self._chunks_of_audio
+        decision = self._endpointer.after(decoded.index, spoke, may_end=not flushing)
+        if decision.confirmed is not None:
+            events += self._end_turn("", emitted, decision.confirmed)
+        return events + self._turn_events(decision)
+
+    def _speech_started(self, chunk: int) -> list[Event]:
+        if not self._with_turn_events:
+            return []
+        onset = self._endpointer.onset((chunk + 1) * self._chunk_seconds)
+        start = self._segment.final(self._limit).start if onset is None else self._offset + onset
+        return [SpeechStarted(max(self._last_end, start))]
+
+    def _turn_events(self, decision: Decision) -> list[Event]:
+        events: list[Event] = []
+        if self._with_turn_events:
+            if decision.retracted is not None:
+                events.append(EndpointRetracted(self._offset + decision.retracted))
+            if decision.proposed is not None:
+                events.append(EndpointProposed(self._offset + decision.proposed))
         return events
 
     def _too_long(self, piece: int, chunk: int) -> bool:
@@ -192,12 +276,10 @@ class Stream:
         at_word = self._tokenizer.starts_word(piece)
         return seconds > self._max_segment and (at_word or seconds > 1.5 * self._max_segment)
 
-    def _is_endpoint(self, index: int) -> bool:
-        if self._endpoint_chunks is None or not self._segment:
-            return False
-        # the silence that flushes the stream is not the speaker's
-        flushing = self._chunks_of_audio is not None and index >= self._chunks_of_audio
-        return self._silent_chunks >= self._endpoint_chunks and not flushing
+    def _end_turn(self, text: str, emitted: float, end: float) -> list[Event]:
+        """end: up to when there was silence, since `_offset`; the last chunk may be padded."""
+        events = self._close_segment(text, emitted)
+        return [*events, Endpoint(min(max(self._offset + end, self._last_end), self._limit))]
 
     def _close_segment(self, text: str, emitted: float) -> list[Event]:
         """text: what has been added since the last Partial."""
@@ -212,7 +294,7 @@ class Stream:
                 self._history.popleft()
             if not self._history_seconds:
                 self._history.clear()
-        self._segment = Segment(self._tokenizer, self._chunk_seconds, self._last_end)
+        self._segment = self._new_segment()
         return events
 
     def _partial(self, text: str, emitted: float) -> Partial:
@@ -220,14 +302,24 @@ class Stream:
 
     @property
     def _limit(self) -> float:
-        """No word ends later: the seconds that were heard, once that is known."""
-        return self._heard / SAMPLE_RATE if self._ended else math.inf
+        """No word ends later: the seconds that were received, once no more of them are to come."""
+        return self._offset + self._resampled / SAMPLE_RATE if self._is_flushing else math.inf
+
+    @property
+    def _is_flushing(self) -> bool:
+        return self._ended or self._pausing
 
     def _close(self) -> list[Event]:
-        """All audio of an ended stream has been recognised."""
+        """All audio has been recognised, that of an ended stream or of a turn that was ended."""
         self._state = None
+        in_turn, limit = self._endpointer.in_turn, self._limit
+        events = self._close_segment("", limit)
         self._buffer, self._buffered = [], 0
-        return self._close_segment("", self._heard / SAMPLE_RATE)
+        if self._pausing and not self._ended:
+            if in_turn:
+                events.append(Endpoint(limit))
+            self._start_audio()
+        return events
 
 
 def step(streams: Sequence[Stream]) -> list[list[Event]]:
@@ -249,6 +341,8 @@ def step(streams: Sequence[Stream]) -> list[list[Event]]:
         ready = [i for i, a in enumerate(audio) if len(a)]
         states = [state for i in ready if (state := streams[i]._state) is not None]
         results = streams[0]._engine.step(states, [audio[i] for i in ready])
+        for i in ready:
+            streams[i]._endpointer.receive(audio[i])
         for i, decoded in zip(ready, results, strict=True):
             for item in decoded:
                 events[i] += streams[i]._absorb(item)
@@ -256,6 +350,6 @@ def step(streams: Sequence[Stream]) -> list[list[Event]]:
         for i in ready:
             streams[i].compute_seconds += seconds * len(audio[i]) / chunks
     for stream, new in zip(streams, events, strict=True):
-        if stream._ended and stream._state is not None:
+        if stream._is_flushing and stream._state is not None:
             new += stream._close()
     return events

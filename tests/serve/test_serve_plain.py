@@ -13,6 +13,7 @@ from serving import Running, pcm, say, text_of
 from websockets.exceptions import InvalidStatus
 
 from speech_reallm import Final, Recognizer
+from speech_reallm.serve.batcher import CLOCK_MARGIN, LONGEST_RHYTHM, Arrivals
 from speech_reallm.serve.plain import to_json
 
 AUDIO = pcm(speech(6))
@@ -106,7 +107,7 @@ def test_options_out_of_range(server: Running, query: str) -> None:
     assert query.split("=")[0] in error["message"]
 
 
-@pytest.mark.parametrize("message", [b"\0", "{", "[]", '{"type": 1}', "null", "[" * 20000, '"finish"'])
+@pytest.mark.parametrize("message", ["{", "[]", '{"type": 1}', "null", "[" * 20000, '"finish"'])
 def test_garbage(server: Running, message: bytes | str) -> None:
     with server.socket() as client:
         client.send(message)
@@ -197,3 +198,74 @@ def test_words_of_partials_build_the_text(server: Running) -> None:
 def test_json_has_short_numbers() -> None:
     event = Final("a", (), 1.23456789, 2.0)
     assert to_json(event) == {"type": "final", "text": "a", "words": [], "start": 1.235, "end": 2.0}
+
+
+def test_the_clock_ends_a_turn_and_the_connection_lives_on(
+    start: Callable[..., Running], recognizer: Recognizer
+) -> None:
+    """A microphone that is muted, or a client that sends no silence."""
+    server = start()
+    with server.socket("/v1/stream?endpoint_ms=300") as client:
+        assert client.receive()["type"] == "ready"
+        times = []
+        for part in (AUDIO[:40000], AUDIO[40000:90000]):
+            client.send(part)
+            messages = [client.receive()]
+            while messages[-1]["type"] != "endpoint":
+                messages.append(client.receive())
+            stream = recognizer.stream(endpoint_silence=0.3)
+            expected = [to_json(e) for e in [*stream.accept(part), *stream.pause()]]
+            assert text_of(messages) == text_of(expected) != ""
+            times.append(messages[-1]["time"])
+        # times are of the audio, not of the clock
+        assert times == pytest.approx([40000 / 32000, 90000 / 32000], abs=1e-3)
+        messages, code = say(client, b"")
+        assert (messages, code) == ([], 1000)
+
+
+def test_the_clock_lets_alone_who_wants_no_endpoints(start: Callable[..., Running]) -> None:
+    server = start(idle_seconds=1.5)
+    with server.socket("/v1/stream?endpoint_ms=0") as client:
+        client.send(AUDIO)
+        messages, code = client.rest()
+    assert not [m for m in messages if m["type"] == "endpoint"]
+    assert (messages[-1]["code"], code) == ("idle", 1008)
+
+
+def test_what_the_clock_waits_for() -> None:
+    """The end-point silence, and the rhythm in which the client sends."""
+    live = Arrivals()
+    for n in range(50):
+        live.came(n * 0.1, 0.1)
+    assert live.over(0.5) == pytest.approx(4.9 + 0.5 + 0.1 + CLOCK_MARGIN)
+    blocks = Arrivals()
+    for n in range(5):
+        blocks.came(float(n), 1.0)
+        assert blocks.over(0.3) > n + 1.3
+    # a recording in one piece is not waited for as long as it is
+    once = Arrivals()
+    once.came(0.0, 60.0)
+    assert once.over(0.5) == pytest.approx(0.5 + LONGEST_RHYTHM + CLOCK_MARGIN)
+    # a file that is sent faster than it was spoken, packet by packet
+    fast = Arrivals()
+    for n in range(100):
+        fast.came(n * 0.06, 0.4)
+    assert fast.over(0.5) < fast.last + 0.5 + 0.1 + CLOCK_MARGIN
+    # a network that stalls for a second and then delivers may do so again
+    stalling = Arrivals()
+    for n in range(20):
+        stalling.came(n * 0.1, 0.1)
+    for _ in range(10):
+        stalling.came(2.9, 0.1)
+    for n in range(5):
+        stalling.came(3.0 + n * 0.1, 0.1)
+    assert stalling.over(0.5) > 3.4 + 0.5 + 0.7
+
+
+def test_a_sample_may_be_cut_in_two(server: Running, recognizer: Recognizer) -> None:
+    with server.socket() as client:
+        messages, code = say(client, AUDIO, 3201)
+    assert code == 1000 and messages[1:] == events_of(recognizer, AUDIO)
+    with server.socket() as client:
+        messages, code = say(client, AUDIO[:64001], 777)
+    assert code == 1000 and messages[1:] == events_of(recognizer, AUDIO[:64000])

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,13 @@ from .settings import Refused, Settings
 log = logging.getLogger("speech_reallm.serve")
 # audio is fed in no smaller portions than these, seconds
 LEAST_FEED = 0.01
+# what comes within so many seconds has come together
+TOGETHER = 0.05
+# a turn is ended by the clock after the end-point silence, the rhythm in which audio comes (at most so many seconds),
+# and so many seconds more, for the network
+LONGEST_RHYTHM, CLOCK_MARGIN = 1.5, 0.25
+# how much of the rhythm is kept from one arrival to the next: a network that has stalled may do so again
+RHYTHM_KEPT = 0.95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +47,36 @@ class Options:
     rate: int = 16000
     delay: int | None = None
     endpoint_silence: float | None = 0.8
+    turn_events: bool = False
+
+
+class Arrivals:
+    """When audio came, and when no more of it is to be expected: silence by the clock. Times are of one clock.
+
+    Audio comes in portions: packets of 20 ms, blocks of a second, or all at once after the network has stalled. A
+    portion is as long as the time that it took to come, unless its client sends faster than it speaks; that is the
+    rhythm that is waited for.
+    """
+
+    def __init__(self) -> None:
+        self.last: float | None = None
+        self._portion = self._gap = self._rhythm = 0.0
+
+    def came(self, now: float, seconds: float) -> None:
+        """`seconds` of audio have come."""
+        if self.last is None or now - self.last > TOGETHER:
+            self._rhythm = max(RHYTHM_KEPT * self._rhythm, min(self._portion, self._gap))
+            # how long the first portion took is not known
+            self._gap = LONGEST_RHYTHM if self.last is None else now - self.last
+            self._portion = 0.0
+        self._portion += seconds
+        self.last = now
+
+    def over(self, silence: float) -> float:
+        """When silence has lasted so long that the turn is over."""
+        assert self.last is not None
+        rhythm = min(max(self._rhythm, min(self._portion, self._gap)), LONGEST_RHYTHM)
+        return self.last + silence + rhythm + CLOCK_MARGIN
 
 
 class Session:
@@ -61,7 +98,13 @@ class Session:
         self._pending: deque[np.ndarray] = deque()
         self._pending_samples = 0
         self._limit = int(batcher.settings.buffer_seconds * options.rate)
+        # a sample that was cut in two by the end of a message
+        self._half = b""
         self._ended = self._closed = self._busy = self._over = False
+        # the turn is to be ended with the audio that has come
+        self._turn_ends = False
+        self._arrivals = Arrivals()
+        self._clock: asyncio.TimerHandle | None = None
         self._ready_at = 0.0
         # events made but not yet taken by the client's side
         self._unsent = 0
@@ -84,21 +127,56 @@ class Session:
         return self._ended or self._closed
 
     async def send(self, pcm: bytes | np.ndarray) -> None:
-        """Take audio: bytes of 16-bit samples, or float32 [n]. Waits while too much of it waits already.
+        """Take audio: bytes of 16-bit samples, or samples [n], int16 or float32. Waits while too much waits already.
 
-        Raises Refused for bytes that are no whole samples. After the end, audio is ignored.
+        A sample may be cut in two by the end of a message. After the end, audio is ignored.
         """
         if isinstance(pcm, bytes):
-            if len(pcm) % 2:
-                raise Refused("bad_message", "an odd number of bytes is not 16-bit PCM")
-            pcm = np.frombuffer(pcm, dtype="<i2")
+            pcm = self._half + pcm
+            whole = len(pcm) & ~1
+            self._half = pcm[whole:]
+            pcm = np.frombuffer(pcm, dtype="<i2", count=whole // 2)
         if not len(pcm) or self.ended:
             return
         self.samples += len(pcm)
         self._batcher._push(self, pcm)
+        self._arrivals.came(time.monotonic(), len(pcm) / self.options.rate)
+        self._start_clock()
         while self._pending_samples > self._limit and not self.ended and not self._over:
             self._room.clear()
             await self._room.wait()
+
+    def set_endpoint_silence(self, seconds: float | None) -> None:
+        """From now on; what a client changes while it speaks."""
+        self.options = replace(self.options, endpoint_silence=seconds)
+        stream = self._stream
+        if stream is not None:
+            stream.endpoint_silence = seconds
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+        if self._arrivals.last is not None:
+            self._start_clock()
+
+    def _start_clock(self) -> None:
+        """Silence passes by the clock, too, where a client sends none. An upload is not live."""
+        silence = self.options.endpoint_silence
+        if silence is not None and self._clock is None and self.kind != "upload":
+            delay = self._arrivals.over(silence) - time.monotonic()
+            self._clock = asyncio.get_running_loop().call_later(max(0.0, delay), self._clock_says)
+
+    def _clock_says(self) -> None:
+        self._clock = None
+        silence, now = self.options.endpoint_silence, time.monotonic()
+        if silence is None or self.ended or self._over:
+            return
+        if self._batcher._is_behind(self):
+            # silence begins when what has come has been recognised: more may wait in the socket
+            self._arrivals.last = now
+        if now < self._arrivals.over(silence):
+            self._start_clock()
+        else:
+            self._batcher._end_turn(self)
 
     def finish(self, reason: Refused | None = None) -> None:
         """No more audio comes: what has come is answered, then `events` ends. reason: goes to `stopped`."""
@@ -109,6 +187,8 @@ class Session:
 
     def close(self) -> None:
         """Drop whatever is left and free the place. May be called again."""
+        if self._clock is not None:
+            self._clock.cancel()
         self._batcher._close(self)
         self._room.set()
         self._news.set()
@@ -142,7 +222,7 @@ class Session:
     def _is_ready(self) -> bool:
         if self._busy or self._closed or self._over or self._unsent > self._batcher.settings.outbox:
             return False
-        if self._ended:
+        if self._ended or self._turn_ends:
             return True
         return self._pending_samples > 0 and self._pending_samples >= self._wanted()
 
@@ -153,8 +233,8 @@ class Session:
             return int(np.ceil(chunk * self.options.rate))
         return max(self._stream.missing, int(LEAST_FEED * self.options.rate))
 
-    def _take(self) -> tuple[np.ndarray, bool]:
-        """At most a chunk of what waits, and whether it is the last."""
+    def _take(self) -> _Portion:
+        """At most a chunk of what waits."""
         wanted, parts = self._wanted(), []
         while self._pending and wanted:
             part = self._pending.popleft()
@@ -165,7 +245,19 @@ class Session:
             self._pending_samples -= len(part)
             parts.append(part)
         audio = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.zeros(0, np.int16)
-        return audio, self._ended and not self._pending
+        ends_turn = self._turn_ends and not self._pending
+        if ends_turn:
+            self._turn_ends = False
+        return _Portion(audio, self._ended and not self._pending, ends_turn)
+
+
+@dataclass(frozen=True, slots=True)
+class _Portion:
+    """Samples for one turn of the loop. last: no more come; ends_turn: none for now."""
+
+    samples: np.ndarray
+    last: bool
+    ends_turn: bool
 
 
 class Batcher:
@@ -214,7 +306,7 @@ class Batcher:
                 raise UserError(f"delay: {delay} is not among this model's: {known}")
         except UserError as err:
             raise Refused("bad_request", str(err)) from None
-        return Options(rate=options.rate, delay=delay, endpoint_silence=options.endpoint_silence)
+        return replace(options, delay=delay)
 
     def admit(self) -> None:
         """Raises Refused where there is no place for another session."""
@@ -261,6 +353,8 @@ class Batcher:
 
     def _push(self, session: Session, samples: np.ndarray) -> None:
         with self._wake:
+            # the turn is not over after all, if it has not been ended yet
+            session._turn_ends = False
             session._pending.append(samples)
             session._pending_samples += len(samples)
             self._offer(session)
@@ -274,6 +368,17 @@ class Batcher:
         with self._wake:
             session._unsent -= count
             self._offer(session)
+
+    def _end_turn(self, session: Session) -> None:
+        with self._wake:
+            if not session.ended:
+                session._turn_ends = True
+                self._offer(session)
+
+    def _is_behind(self, session: Session) -> bool:
+        """Does audio wait that makes a chunk?"""
+        with self._wake:
+            return session._busy or session in self._ready or session._unsent > self.settings.outbox
 
     def _close(self, session: Session) -> None:
         with self._wake:
@@ -317,9 +422,9 @@ class Batcher:
                 fault = Refused("internal", "a fault of the server")
                 results = [(session, [], True, fault) for session in turn]
             with self._wake:
-                for (session, events, over, _), (samples, _) in zip(results, portions, strict=True):
+                for (session, events, over, _), portion in zip(results, portions, strict=True):
                     session._busy = False
-                    session._recognised_samples += len(samples)
+                    session._recognised_samples += len(portion.samples)
                     session._unsent += len(events)
                     if over or session._closed:
                         session._stream = None
@@ -333,27 +438,31 @@ class Batcher:
                 # the event loop is gone, and with it everyone who would listen
                 return
 
-    def _turn(self, turn: list[Session], portions: list[tuple[np.ndarray, bool]]) -> list[_Result]:
+    def _turn(self, turn: list[Session], portions: list[_Portion]) -> list[_Result]:
         """Feed each session its portion, recognise what makes chunks; what each is to be told."""
         failures: dict[Session, Refused] = {}
         started = time.perf_counter()
         audio = 0.0
-        for session, (samples, last) in zip(turn, portions, strict=True):
+        for session, portion in zip(turn, portions, strict=True):
             try:
                 if session._stream is None:
                     session._stream = self._open(session.options)
-                session._stream.feed(samples)
-                audio += len(samples) / session.options.rate
-                if last:
+                session._stream.feed(portion.samples)
+                audio += len(portion.samples) / session.options.rate
+                if portion.last:
                     session._stream.end()
+                elif portion.ends_turn:
+                    session._stream.end_turn()
             except UserError as err:
                 failures[session] = Refused("bad_message", str(err))
             except Exception:
                 log.exception("feeding failed", extra={"session": session.id})
                 failures[session] = Refused("internal", "a fault of the server")
         ready = {
-            s: s._stream for s, (_, last) in zip(turn, portions, strict=True)
-            if s not in failures and s._stream is not None and (last or not s._stream.missing)
+            s: s._stream for s, portion in zip(turn, portions, strict=True)
+            if s not in failures
+            and s._stream is not None
+            and (portion.last or portion.ends_turn or not s._stream.missing)
         }  # fmt: skip
         events: dict[Session, list[Event]] = {}
         if ready:
@@ -369,16 +478,20 @@ class Batcher:
         for session in events:
             self.metrics.latency.observe(now - session._ready_at)
         results: list[_Result] = []
-        for session, (_, last) in zip(turn, portions, strict=True):
+        for session, portion in zip(turn, portions, strict=True):
             failure = failures.get(session)
             new = events.get(session, [])
             self.metrics.words.inc(sum(len(e.words) for e in new if isinstance(e, Final)))
-            results.append((session, new, last or failure is not None, failure))
+            results.append((session, new, portion.last or failure is not None, failure))
         return results
 
     def _open(self, options: Options) -> Stream:
         return self.recognizer.stream(
-            options.rate, delay=options.delay, endpoint_silence=options.endpoint_silence, history=0
+            options.rate,
+            delay=options.delay,
+            endpoint_silence=options.endpoint_silence,
+            history=0,
+            turn_events=options.turn_events,
         )
 
 
