@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from fake_server import PATIENCE
 
+DEMO = Path(__file__).parents[2] / "examples/demo.opus"
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -59,9 +60,9 @@ class Page:
     def js(self, code: str, *arguments: object) -> Any:
         return self.driver.execute_script(code, *arguments)
 
-    def until(self, condition: Callable[[], Any]) -> Any:
-        """Wait for something to become true; returns it."""
-        deadline = time.monotonic() + PATIENCE
+    def until(self, condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+        """Wait for something to become true, so long at most; returns it."""
+        deadline = time.monotonic() + seconds
         while not (value := condition()):
             if time.monotonic() > deadline:
                 raise AssertionError(f"waited in vain; notice: {self.notice!r}, status: {self.status!r}")

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from browser import Page, chromium
+from browser import DEMO, Page, chromium
 
-DEMO = Path(__file__).parents[2] / "examples/demo.opus"
 SECONDS = 5
 
 

@@ -48,6 +48,7 @@ function show(message, result) {
     }
     paragraph.firstChild.textContent = result.segment.text.trim();
     everShown = true;
+    say("");
     captions.classList.remove("idle");
     clearTimeout(idle);
     idle = setTimeout(() => captions.classList.add("idle"), IDLE_SECONDS * 1000);
