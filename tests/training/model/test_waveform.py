@@ -31,17 +31,23 @@ def stream(encoder: WaveformEncoder, audio: torch.Tensor, delay: torch.Tensor | 
     chunk_ms=st.sampled_from([120, 240, 480]),
     chunks=st.integers(1, 9),
     delays=st.lists(st.integers(0, 3), min_size=1, max_size=3),
+    high_pass=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_step_over_any_chunking_equals_forward(left, right, delayed, chunk_ms, chunks, delays, seed):
+def test_step_over_any_chunking_equals_forward(
+    left, right, delayed, chunk_ms, chunks, delays, high_pass, seed
+):
     """Streams of any delays in one batch."""
     torch.manual_seed(seed)
-    config = dataclasses.replace(TINY, left_chunks=left, right_chunks=right, delayed_chunks=delayed)
+    config = dataclasses.replace(
+        TINY, left_chunks=left, right_chunks=right, delayed_chunks=delayed, high_pass=high_pass
+    )
     encoder = WaveformEncoder(config, chunk_ms).eval()
     per, extra = encoder.frames_per_chunk, max(delays)
-    audio = (
-        torch.randn(len(delays), (chunks + extra + encoder.lookahead_chunks) * encoder.chunk_samples) * 0.1
-    )
+    total = chunks + extra + encoder.lookahead_chunks
+    # levels that leap up and down by up to 60 dB
+    level = 10 ** (-3 * torch.rand(len(delays), total, 1))
+    audio = (torch.randn(len(delays), total, encoder.chunk_samples) * level).flatten(1)
     with torch.no_grad():
         streamed = stream(encoder, audio, torch.tensor(delays))
         assert streamed.shape == (len(delays), (chunks + extra) * per, 16)
@@ -121,3 +127,50 @@ def test_full_context_ignores_what_lies_beyond_the_length():
     with torch.no_grad():
         short, long = encoder(audio, lengths), encoder(longer, lengths)
     torch.testing.assert_close(long[:, : short.shape[1]], short, atol=1e-5, rtol=1e-4)
+
+
+def encoded(encoder: WaveformEncoder, audio: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return encoder(audio)
+
+
+def test_frames_do_not_depend_on_the_level():
+    torch.manual_seed(0)
+    encoder = WaveformEncoder(TINY).eval()
+    audio = torch.randn(1, 10 * encoder.chunk_samples) * 0.02
+    normal = encoded(encoder, audio)
+    for decibels in (-30, -10):
+        changed = encoded(encoder, audio * 10 ** (decibels / 20))
+        torch.testing.assert_close(changed, normal, atol=0.05, rtol=0.05)
+
+
+def test_frames_recover_soon_after_a_loud_sound():
+    torch.manual_seed(0)
+    encoder = WaveformEncoder(dataclasses.replace(TINY, left_chunks=0)).eval()
+    size, per = encoder.chunk_samples, encoder.frames_per_chunk
+    speech = torch.randn(1, 16 * size) * 0.005
+    loud = torch.randn(1, 4 * size) * 0.1
+    after = encoded(encoder, torch.cat((loud, speech), 1))[:, 4 * per :]
+    alone = encoded(encoder, speech)
+
+    def apart(chunk: int) -> float:
+        rows = slice(chunk * per, (chunk + 1) * per)
+        return float((after[:, rows] - alone[:, rows]).square().mean() / alone[:, rows].square().mean())
+
+    assert apart(1) > 0.1
+    assert apart(10) < 0.02 and apart(15) < 0.02
+
+
+def test_hum_is_filtered_out_and_speech_is_not():
+    time = torch.arange(16000) / 16000
+    encoder = WaveformEncoder(dataclasses.replace(TINY, high_pass=True))
+
+    def gain(hertz: float) -> float:
+        tone = torch.sin(2 * torch.pi * hertz * time)
+        kept = encoder._filtered(torch.nn.functional.pad(tone, (960, 0))[None, : 960 + 15960])
+        return float(kept[0, 8000:].std() / tone[8000:].std())
+
+    assert gain(50) < 0.1
+    assert gain(60) < 0.15
+    for hertz in (200, 1000, 4000):
+        assert abs(gain(hertz) - 1) < 0.1

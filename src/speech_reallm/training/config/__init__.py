@@ -38,6 +38,8 @@ class EncoderConfig:
     # attention over the whole utterance, for teachers only: such an encoder has no step()
     full_context: bool = False
     rotary_fraction: float = 0.9
+    # waveform: a high-pass filter at 100 Hz before everything else
+    high_pass: bool = False
     # Conformer only
     conv_kernel: int = 9
     subsampling: int = 4
@@ -61,7 +63,13 @@ class EncoderConfig:
     def offline(self) -> EncoderConfig:
         """The same encoder, hearing all of an utterance."""
         return dataclasses.replace(
-            self, full_context=True, lookahead=(), right_chunks=0, delayed_chunks=0, dropout=0.0
+            self,
+            full_context=True,
+            lookahead=(),
+            right_chunks=0,
+            delayed_chunks=0,
+            high_pass=False,
+            dropout=0.0,
         )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...config import EncoderConfig
+from ...config import SAMPLE_RATE, EncoderConfig
 from ..layers.attention import MASKED, Turn, rotary
 from .block_attention import BlockAttention, blocks_of
 
@@ -26,7 +26,37 @@ PAST = 511
 OVERLAP = 7
 # the statistics of the normalisation forget beyond this many chunks
 MEMORY = 256
-SILENCE = 1e-6  # mean square of the first convolution under which a chunk does not count
+# mean square of the first convolution under which a chunk does not count: digital silence and its dither
+SILENCE = 1e-9
+# added to the variance; the published encoder's 1e-5 is that of speech 45 dB below what is usual
+EPSILON = 1e-9
+# nor does one that is weaker than the average by this factor (30 dB); one that is stronger by the other (23 dB) begins
+# the average anew, so that what came before the speech does not scale it
+WEAK, STRONG = 1e-3, 200.0
+# the average counts for no more than the strongest of so many last chunks: after a loud sound it would keep speech
+# small for a minute
+RECENT = 5
+# a high-pass filter (Butterworth, 4th order) takes out hum, wind and rumble, which no 8 ms window of the first
+# convolution can tell from speech; its response is as good as zero after so many samples
+HIGH_PASS_HERTZ, HIGH_PASS_TAPS = 100.0, 961
+# samples that the filter makes at once
+FILTER_BLOCK = 120
+
+
+def high_pass_matrix() -> Tensor:
+    """The filter as a matrix [HIGH_PASS_TAPS - 1 + FILTER_BLOCK, FILTER_BLOCK]: FILTER_BLOCK samples and those before.
+
+    The filter's impulse response is cut off, so that the state of a stream is nothing but samples.
+    """
+    import numpy as np
+    from scipy.signal import butter, sosfilt
+
+    sections = butter(4, HIGH_PASS_HERTZ, "high", fs=SAMPLE_RATE, output="sos")
+    response = sosfilt(sections, np.eye(1, HIGH_PASS_TAPS)[0])
+    past = HIGH_PASS_TAPS - 1
+    lag = past + np.arange(FILTER_BLOCK)[None] - np.arange(past + FILTER_BLOCK)[:, None]
+    inside = (lag >= 0) & (lag <= past)
+    return torch.from_numpy(np.where(inside, response[lag.clip(0, past)], 0.0)).float()
 
 
 class Layer(nn.Module):
@@ -91,8 +121,20 @@ class WaveformEncoder(nn.Module):
         self.conv3 = nn.Conv1d(2 * d, d, 3, stride=2)
         self.layers = nn.ModuleList(Layer(config, self.frames_per_chunk) for _ in range(config.layers))
         self.norm = nn.LayerNorm(d, bias=False)
+        self.high_pass: Tensor | None
+        self.register_buffer("high_pass", high_pass_matrix() if config.high_pass else None, persistent=False)
 
     # -- from samples to frames, chunk by chunk
+
+    def _filtered(self, samples: Tensor) -> Tensor:
+        """The high-pass filter: samples [B, HIGH_PASS_TAPS - 1 + n], n a multiple of FILTER_BLOCK -> [B, n]"""
+        assert self.high_pass is not None
+        blocks = samples.reshape(len(samples), -1, FILTER_BLOCK)
+        width = self.high_pass.shape[0] // FILTER_BLOCK
+        count = blocks.shape[1] - width + 1
+        windows = torch.cat([blocks[:, i : i + count] for i in range(width)], -1)
+        with torch.autocast(samples.device.type, enabled=False):
+            return torch.matmul(windows.float(), self.high_pass).flatten(1)
 
     def _first_conv(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """windows [N, PAST + S] -> tanh(conv1) [N, D, 6 F + 7], statistics [N, 3] (weight, mean, mean square)."""
@@ -104,7 +146,7 @@ class WaveformEncoder(nn.Module):
     def _frames(self, y: Tensor, stats: Tensor) -> Tensor:
         """Normalise by stats [N, 3], then the other convolutions: [N, D, 6 F + 7] -> [N, F, D]."""
         mean = stats[:, 1]
-        scale = torch.rsqrt((stats[:, 2] - mean.square()).clamp(min=0) + 1e-5)
+        scale = torch.rsqrt((stats[:, 2] - mean.square()).clamp(min=0) + EPSILON)
         gain = scale[:, None] * self.norm_weight
         offset = self.norm_bias - mean[:, None] * gain
         y = torch.addcmul(offset[..., None].to(y.dtype), y, gain[..., None].to(y.dtype))
@@ -112,25 +154,32 @@ class WaveformEncoder(nn.Module):
 
     @staticmethod
     def _accumulate(stats: Tensor, new: Tensor) -> Tensor:
-        """Running statistics [B, 3] after one more chunk with statistics new [B, 3]."""
-        weight = torch.clamp(stats[:, :1] + new[:, :1], max=MEMORY)
-        rate = new[:, :1] / weight.clamp(min=1)
+        """Running statistics [B, 3] (chunks counted, mean, mean square) after a chunk of statistics new [B, 3]."""
+        before, square = stats[:, 2:], new[:, 2:]
+        counted = stats[:, :1] * (square <= STRONG * before)
+        one = new[:, :1] * (square >= WEAK * before)
+        weight = torch.clamp(counted + one, max=MEMORY)
+        rate = one / weight.clamp(min=1)
         return torch.cat((weight, stats[:, 1:] + rate * (new[:, 1:] - stats[:, 1:])), dim=-1)
 
+    @staticmethod
+    def _limited(stats: Tensor, recent: Tensor) -> Tensor:
+        """stats [..., 3] with the mean square no larger than the largest of `recent` [..., RECENT]."""
+        strongest = recent.amax(-1, keepdim=True)
+        return torch.cat((stats[..., :2], torch.minimum(stats[..., 2:], strongest)), -1)
+
     def _accumulate_all(self, new: Tensor) -> Tensor:
-        """The same over all chunks at once: new [B, C, 3] -> [B, C, 3]."""
-        plain = new[:, :MEMORY]
-        weight = plain[..., :1].cumsum(1)
-        running = torch.cat(
-            (weight, (plain[..., :1] * plain[..., 1:]).cumsum(1) / weight.clamp(min=1)), dim=-1
-        )
-        rows = [running]
-        for c in range(MEMORY, new.shape[1]):
-            rows.append(self._accumulate(rows[-1][:, -1], new[:, c]).unsqueeze(1))
-        return torch.cat(rows, dim=1)
+        """What each chunk is normalised by, as step() finds it: new [B, C, 3] -> [B, C, 3]."""
+        rows = [torch.zeros_like(new[:, 0])]
+        for c in range(new.shape[1]):
+            rows.append(self._accumulate(rows[-1], new[:, c]))
+        recent = F.pad(new[..., 2], (RECENT - 1, 0)).unfold(1, RECENT, 1)
+        return self._limited(torch.stack(rows[1:], 1), recent)
 
     def _front(self, audio: Tensor, valid_chunks: Tensor | None = None) -> Tensor:
         """audio [B, C * S] -> [B, C, F, D]. With valid_chunks [B], statistics are those of the utterance."""
+        if self.high_pass is not None:
+            audio = self._filtered(F.pad(audio, (HIGH_PASS_TAPS - 1, 0)))
         windows = F.pad(audio, (PAST, 0)).unfold(1, PAST + self.chunk_samples, self.chunk_samples)
         batch, chunks = windows.shape[:2]
         y, new = self._first_conv(windows.flatten(0, 1))
@@ -194,7 +243,10 @@ class WaveformEncoder(nn.Module):
             "chunk": torch.zeros(batch, dtype=torch.int64),
             "audio": torch.zeros(batch, PAST),
             "norm": torch.zeros(batch, 3),
+            "squares": torch.zeros(batch, RECENT - 1),
         }
+        if self.high_pass is not None:
+            state["samples"] = torch.zeros(batch, HIGH_PASS_TAPS - 1)
         if self._most:
             state["recent"] = torch.zeros(batch, self._most * self.frames_per_chunk, self.dim)
         for i, layer in enumerate(self.layers):
@@ -209,11 +261,17 @@ class WaveformEncoder(nn.Module):
         The frames are those of the chunk lookahead_chunks + shift(delay) ago, zeros where there is none.
         """
         per, count = self.frames_per_chunk, self._most + 1
+        new = {"chunk": state["chunk"] + 1}
+        if self.high_pass is not None:
+            samples = torch.cat((state["samples"], audio), 1)
+            new["samples"] = samples[:, self.chunk_samples :]
+            audio = self._filtered(samples)
         window = torch.cat((state["audio"], audio), dim=1)
         y, stats = self._first_conv(window)
+        recent = torch.cat((state["squares"], stats[:, 2:]), 1)
         stats = self._accumulate(state["norm"], stats)
-        x = self._frames(y, stats)
-        new = {"chunk": state["chunk"] + 1, "audio": window[:, -PAST:], "norm": stats}
+        x = self._frames(y, self._limited(stats, recent))
+        new |= {"audio": window[:, -PAST:], "norm": stats, "squares": recent[:, 1:]}
         if self._most:
             x = torch.cat((state["recent"], x), 1)
             new["recent"] = x[:, per:]
