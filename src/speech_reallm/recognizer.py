@@ -59,6 +59,10 @@ class Recognizer:
         """Label delays, in chunks, that streams may choose from: less delay, or fewer errors."""
         return self.model.delays
 
+    def count_pieces(self, text: str) -> int:
+        """How many pieces of the model's vocabulary a text is written with."""
+        return len(self._tokenizer.encode(text))
+
     def stream(
         self,
         sample_rate: int = SAMPLE_RATE,

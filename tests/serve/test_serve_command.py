@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
@@ -79,7 +80,7 @@ def test_any_message_is_taken_or_refused(message: str | bytes) -> None:
         assert refused.code == "bad_message"
     if isinstance(message, str):
         try:
-            assert read_message(message) == "finish"
+            assert read_message(message) in ("finish", "keepalive")
         except Refused as refused:
             assert refused.code == "bad_message"
 
@@ -173,6 +174,47 @@ def test_what_is_not_there(server: Running) -> None:
         with pytest.raises(urllib.error.HTTPError) as missing:
             urllib.request.urlopen(server.url + path)
         assert missing.value.code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/nothing", 404, "not_found"),
+        ("GET", "/v1", 404, "not_found"),
+        ("GET", "/nothing.js", 404, "not_found"),
+        ("POST", "/v1/chat/completions", 404, "not_found"),
+        ("POST", "/nothing", 404, "not_found"),
+        ("POST", "/app.js", 405, "method_not_allowed"),
+        ("GET", "/v1/audio/transcriptions", 405, "method_not_allowed"),
+        ("GET", "/v1/audio/transcriptions/", 405, "method_not_allowed"),
+        ("DELETE", "/v1/models", 405, "method_not_allowed"),
+        ("PUT", "/v1/models/fake", 405, "method_not_allowed"),
+        ("GET", "/v1/models/whisper-1", 404, "model_not_found"),
+        ("GET", "/v1/realtime", 426, "bad_request"),
+        ("GET", "/v1/models/fake", 200, None),
+        ("GET", "/v1/models/default", 200, None),
+        ("GET", "/v1//models/", 200, None),
+    ],
+)
+def test_every_answer_is_json(server: Running, method: str, path: str, status: int, code: str | None) -> None:
+    link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    link.request(method, path)
+    answer = link.getresponse()
+    fields = json.loads(answer.read())
+    link.close()
+    assert answer.status == status and answer.getheader("content-type") == "application/json"
+    if code:
+        assert fields["error"]["code"] == code and "\n" not in fields["error"]["message"]
+    else:
+        assert fields.get("id", fields.get("data", [{}])[0].get("id")) == "fake"
+    if status == 405:
+        assert answer.getheader("allow")
+
+
+def test_browsers_ask_whether_the_page_has_changed(server: Running) -> None:
+    for path in ("/", "/app.js", "/v1/info"):
+        with urllib.request.urlopen(server.url + path) as answer:
+            assert answer.headers["Cache-Control"] == "no-cache"
 
 
 def test_an_idle_session_has_no_state(start: Callable[..., Running]) -> None:

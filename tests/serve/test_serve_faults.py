@@ -120,7 +120,7 @@ def header(opcode: int, length: int) -> bytes:
         header(2, 100 << 20) + bytes(1 << 20),
         header(2, 1 << 63),
         # a message without an end, in fragments
-        b"\x02\x80\0\0\0\0" + (b"\x00\xfe\xff\xff\0\0\0\0" + bytes(65535)) * 80,
+        b"\x02\x80\0\0\0\0" + (b"\x00\xfe\xff\xff\0\0\0\0" + bytes(65535)) * 400,
     ],
     ids=[
         "noise",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -98,6 +99,9 @@ def test_sessions_at_once_do_not_mix(server: Running, recognizer: Recognizer) ->
         "endpoint_ms=60001",
         "progress_ms=99",
         "rate=\u0664",
+        "rate=16000.5",
+        "language=de",
+        "turn_events=maybe",
     ],
 )
 def test_options_out_of_range(server: Running, query: str) -> None:
@@ -269,3 +273,32 @@ def test_a_sample_may_be_cut_in_two(server: Running, recognizer: Recognizer) -> 
     with server.socket() as client:
         messages, code = say(client, AUDIO[:64001], 777)
     assert code == 1000 and messages[1:] == events_of(recognizer, AUDIO[:64000])
+
+
+def test_turn_events_of_the_plain_socket(server: Running, recognizer: Recognizer) -> None:
+    with server.socket("/v1/stream?turn_events=true&endpoint_ms=400") as client:
+        messages, code = say(client, pcm(speech(3)) + bytes(64000) + pcm(speech(2, 1)))
+    kinds = [m["type"] for m in messages[1:]]
+    assert code == 1000 and kinds[0] == "speech_started" and "endpoint_proposed" in kinds
+    stream = recognizer.stream(turn_events=True, endpoint_silence=0.4)
+    audio = pcm(speech(3)) + bytes(64000) + pcm(speech(2, 1))
+    assert messages[1:] == [to_json(e) for e in [*stream.accept(audio), *stream.finish().events]]
+
+
+def test_a_client_that_says_it_is_there_is_not_idle(start: Callable[..., Running]) -> None:
+    server = start(idle_seconds=2.0)
+    with server.socket() as client:
+        assert client.receive()["type"] == "ready"
+        for _ in range(6):
+            time.sleep(0.5)
+            client.send({"type": "keepalive"})
+        assert say(client, AUDIO)[1] == 1000
+
+
+@pytest.mark.parametrize(
+    "query", ["rate=16000.0&endpoint_ms=800.0", "language=en_US", "language=auto", "turn_events=0"]
+)
+def test_options_as_people_type_them(server: Running, recognizer: Recognizer, query: str) -> None:
+    with server.socket(f"/v1/stream?{query}") as client:
+        messages, code = say(client, AUDIO)
+    assert code == 1000 and messages[1:] == events_of(recognizer, AUDIO)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ from websockets.exceptions import InvalidStatus
 
 from speech_reallm import Final, Recognizer
 from speech_reallm.serve import g711
+from speech_reallm.serve.settings import Refused
+from speech_reallm.serve.values import base64_bytes, check_language
 
 AUDIO = pcm(speech(6, rate=24000))
 COMPLETED = "conversation.item.input_audio_transcription.completed"
@@ -132,7 +135,8 @@ def test_clear_forgets(server: Running, recognizer: Recognizer) -> None:
         assert until(connection, COMPLETED)[-1].transcript == expected
 
 
-def test_errors_are_answered_and_the_connection_goes_on(server: Running) -> None:
+def test_errors_are_answered_and_the_connection_goes_on(start: Callable[..., Running]) -> None:
+    server = start(message_bytes=4096, per_minute=0)
     with server.socket("/v1/realtime") as client:
         assert client.receive()["type"] == "session.created"
         for message, complaint in (
@@ -142,8 +146,11 @@ def test_errors_are_answered_and_the_connection_goes_on(server: Running) -> None
             ({"type": "response.create"}, "only transcribes"),
             ('{"type": "\\ud800", "event_id": "\\udfff"}', "only transcribes"),
             ({"type": "input_audio_buffer.append", "audio": "*"}, "base64"),
+            ({"type": "input_audio_buffer.append", "audio": "AAAAA"}, "base64"),
+            ({"type": "input_audio_buffer.append", "audio": "A" * 5000}, "cut the audio"),
             ({"type": "input_audio_buffer.append", "audio": 1}, "base64"),
             ({"type": "input_audio_buffer.append", "audio": "AAA="}, None),
+            ({"type": "input_audio_buffer.append", "audio": "AA"}, None),
             ({"type": "session.update", "session": []}, "object"),
             (update(turn_detection={"type": "server_vad", "silence_duration_ms": -1}), "silence"),
             (update(turn_detection={"type": "loud"}), "server_vad"),
@@ -151,7 +158,6 @@ def test_errors_are_answered_and_the_connection_goes_on(server: Running) -> None
             (update(format={"type": {}}), "audio/pcmu"),
             (update(transcription={"language": "de"}), "only en"),
             (update(transcription={"delay": "none"}), "minimal"),
-            (update(format={"type": "audio/pcmu"}), "before changing"),
         ):
             client.send(message)
             if complaint:
@@ -161,6 +167,131 @@ def test_errors_are_answered_and_the_connection_goes_on(server: Running) -> None
         assert client.receive()["type"] == "input_audio_buffer.cleared"
         client.send({"type": "input_audio_buffer.commit", "event_id": "mine"})
         assert client.receive()["error"]["event_id"] == "mine"
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda data: base64.b64encode(data).decode().rstrip("="),
+        lambda data: base64.encodebytes(data).decode(),
+        lambda data: base64.encodebytes(data).decode().replace("\n", "\r\n"),
+        lambda data: base64.urlsafe_b64encode(data).decode(),
+        lambda data: "data:audio/pcm;base64," + base64.b64encode(data).decode(),
+    ],
+    ids=["unpadded", "lines", "crlf", "urlsafe", "data-url"],
+)
+def test_base64_as_libraries_write_it(encode: Callable[[bytes], str]) -> None:
+    for size in range(200):
+        data = bytes(range(56, 56 + size))
+        assert base64_bytes(encode(data)) == data
+
+
+def test_samples_cut_in_two(server: Running, recognizer: Recognizer) -> None:
+    with client_of(server).realtime.connect(model="any") as connection:
+        configure(connection, None)
+        append(connection, AUDIO, 4801)
+        connection.input_audio_buffer.commit()
+        expected = text_of(events_of(recognizer, AUDIO, 24000, endpoint_silence=None))
+        assert until(connection, COMPLETED)[-1].transcript == expected
+
+
+def test_settings_as_clients_write_them(server: Running) -> None:
+    for given, described in (
+        ({"turn_detection": {"type": "server_vad", "silence_duration_ms": 500.0}}, 500),
+        ({"turn_detection": {"type": "server_vad", "silence_duration_ms": "700"}}, 700),
+        ({"turn_detection": {"type": "semantic_vad", "silence_duration_ms": None}}, 500),
+        ({"format": {"type": "audio/pcm", "rate": 16000.0}}, 500),
+        ({"format": {"type": "audio/pcm", "rate": None}}, 500),
+    ):
+        with server.socket("/v1/realtime?language=en_US") as client:
+            client.receive()
+            client.send(update(**given))
+            updated = client.receive()
+            assert updated["type"] == "session.updated", updated
+            assert updated["session"]["audio"]["input"]["turn_detection"]["silence_duration_ms"] == described
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["en", "EN", "en-GB", "en_US", "en_US.UTF-8", "english", "English", "eng", "auto", "", " en ", None],
+)
+def test_languages_that_are_the_models(text: str | None) -> None:
+    check_language(text, "en")
+    check_language(text, "en-US")
+
+
+@pytest.mark.parametrize("text", ["de", "german", "deu", "e", "engl", 5, True, ["en"]])
+def test_languages_that_are_not(text: Any) -> None:
+    with pytest.raises(Refused, match="only en"):
+        check_language(text, "en")
+
+
+def test_settings_change_between_turns_and_no_audio_is_lost(server: Running, recognizer: Recognizer) -> None:
+    silence = bytes(2 * 24000 * 2)
+    first, second = pcm(speech(3, rate=24000)), pcm(speech(3, 1, rate=24000))
+    with client_of(server).realtime.connect(model="any") as connection:
+        append(connection, first + silence)
+        turns = [
+            e.text
+            for e in recognizer.stream(24000, endpoint_silence=0.5).accept(first + silence)
+            if isinstance(e, Final)
+        ]
+        heard = [until(connection, COMPLETED)[-1].transcript for _ in turns]
+        assert heard == turns
+        # the silence alone, and how audio is taken
+        assert configure(connection, {"type": "server_vad", "silence_duration_ms": 900}).id
+        connection.session.update(
+            session={
+                "type": "transcription",
+                "audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}},
+            }
+        )
+        until(connection, "session.updated")
+        second = pcm(speech(3, 1))
+        append(connection, second + bytes(2 * 16000 * 2))
+        expected = [
+            e.text
+            for e in recognizer.stream(endpoint_silence=0.9).accept(second + bytes(64000))
+            if isinstance(e, Final)
+        ]
+        events = until(connection, COMPLETED)
+        assert events[-1].transcript == expected[0]
+        # times go on from the connection's first sample
+        assert events[-1].words[0]["start"] >= 5
+
+
+def test_how_audio_is_taken_does_not_change_within_a_turn(server: Running) -> None:
+    with server.socket("/v1/realtime") as client:
+        client.receive()
+        client.send({"type": "input_audio_buffer.append", "audio": base64.b64encode(AUDIO).decode()})
+        while client.receive()["type"] != DELTA:
+            pass
+        client.send(update(format={"type": "audio/pcmu"}))
+        message = client.receive()
+        while message["type"] not in ("error", "session.updated"):
+            message = client.receive()
+        assert message["type"] == "error" and "before changing" in message["error"]["message"]
+
+
+def test_ends_are_proposed_where_a_client_asks(server: Running) -> None:
+    silence = bytes(2 * 24000)
+    with server.socket("/v1/realtime") as client:
+        client.receive()
+        client.send(
+            update(turn_detection={"type": "server_vad", "silence_duration_ms": 400, "proposed_ends": True})
+        )
+        assert client.receive()["session"]["audio"]["input"]["turn_detection"]["proposed_ends"] is True
+        audio = base64.b64encode(pcm(speech(2, rate=24000)) + silence).decode()
+        client.send({"type": "input_audio_buffer.append", "audio": audio})
+        kinds = [client.receive()["type"]]
+        while kinds[-1] != COMPLETED:
+            kinds.append(client.receive()["type"])
+    proposed = kinds.index("input_audio_buffer.speech_stop_proposed")
+    assert (
+        kinds.index("input_audio_buffer.speech_started")
+        < proposed
+        < kinds.index("input_audio_buffer.speech_stopped")
+    )
 
 
 def update(**audio: Any) -> dict[str, Any]:
@@ -239,6 +370,10 @@ def test_the_dialect_of_vllm(server: Running, recognizer: Recognizer) -> None:
     text = messages[-1]["text"]
     assert text == text_of(events_of(recognizer, audio, endpoint_silence=None)) != ""
     assert "".join(m["delta"] for m in messages if m["type"] == "transcription.delta") == text
+    usage = messages[-1]["usage"]
+    assert usage["prompt_tokens"] == math.ceil(5 / recognizer.model.chunk_seconds)
+    assert usage["completion_tokens"] == recognizer.count_pieces(text) > 0
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
 def test_who_has_no_key_gets_no_connection(start: Callable[..., Running]) -> None:

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 from starlette.datastructures import QueryParams
 from starlette.websockets import WebSocket
 
-from ..events import Event, Final, Partial, Word
+from ..events import Endpoint, EndpointProposed, EndpointRetracted, Event, Final, Partial, SpeechStarted, Word
 from .batcher import Options, Session
 from .service import Service
 from .settings import Refused
 from .sockets import Gone, Socket, both
+from .values import check_language, whole_number
 
 log = logging.getLogger("speech_reallm.serve")
 MAX_ENDPOINT_MS = 60000
@@ -33,6 +34,7 @@ async def stream(websocket: WebSocket) -> None:
     try:
         # told inside the connection, for a browser's script learns nothing of a failed handshake
         service.check(websocket)
+        check_language(websocket.query_params.get("language"), service.recognizer.model.language)
         options = read_options(websocket.query_params)
         progress_seconds = read_progress(websocket.query_params)
         session = service.batcher.open(options, "stream")
@@ -69,7 +71,7 @@ async def _write(socket: Socket, session: Session, service: Service) -> None:
     async for events in session.events():
         for event in events:
             await socket.send(to_json(event))
-            service.heard(session, event)
+            service.note_sent(session, event)
 
 
 @contextlib.asynccontextmanager
@@ -95,10 +97,14 @@ async def _report(socket: Socket, session: Session, seconds: float) -> None:
 def read_options(query: QueryParams) -> Options:
     """Options from the query of the URL. Raises Refused for those that are no numbers or out of range."""
     endpoint = _integer(query, "endpoint_ms", 800, 0, MAX_ENDPOINT_MS)
+    turn_events = query.get("turn_events", "").lower()
+    if turn_events not in ("", "0", "1", "false", "true"):
+        raise Refused("bad_request", "turn_events must be true or false")
     return Options(
         rate=_integer(query, "rate", 16000, 8000, 192000),
         delay=_integer(query, "delay", None, 0, 64),
         endpoint_silence=endpoint / 1000 if endpoint else None,
+        turn_events=turn_events in ("1", "true"),
     )
 
 
@@ -113,12 +119,7 @@ Default = TypeVar("Default", int, None)
 
 def _integer(query: QueryParams, name: str, default: Default, low: int, high: int) -> int | Default:
     text = query.get(name)
-    if text is None or text == "":
-        return default
-    # int() would take "1_000", " 5 " and digits of other scripts
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
-        raise Refused("bad_request", f"{name} must be a whole number from {low} to {high}")
-    return int(text)
+    return default if text is None or text == "" else whole_number(text, name, low, high)
 
 
 def read_message(text: str) -> str:
@@ -128,8 +129,8 @@ def read_message(text: str) -> str:
     except (ValueError, RecursionError):
         raise Refused("bad_message", "a text message must be JSON; audio goes in binary messages") from None
     kind = message.get("type") if isinstance(message, dict) else None
-    if kind != "finish":
-        raise Refused("bad_message", 'the only text message is {"type": "finish"}')
+    if kind not in ("finish", "keepalive"):
+        raise Refused("bad_message", 'text messages are {"type": "finish"} and {"type": "keepalive"}')
     return str(kind)
 
 
@@ -146,6 +147,14 @@ def ready(service: Service, session: Session) -> dict[str, Any]:
     }
 
 
+_TYPES: dict[type[Event], str] = {
+    SpeechStarted: "speech_started",
+    EndpointProposed: "endpoint_proposed",
+    EndpointRetracted: "endpoint_retracted",
+    Endpoint: "endpoint",
+}
+
+
 def to_json(event: Event) -> dict[str, Any]:
     if isinstance(event, Partial):
         words = [word_json(w) for w in event.words]
@@ -158,7 +167,7 @@ def to_json(event: Event) -> dict[str, Any]:
             "start": round(event.start, 3),
             "end": round(event.end, 3),
         }
-    return {"type": "endpoint", "time": round(event.time, 3)}
+    return {"type": _TYPES[type(event)], "time": round(event.time, 3)}
 
 
 def word_json(word: Word) -> dict[str, Any]:

@@ -7,14 +7,13 @@ Errors of a client are answered and the connection goes on, as these protocols h
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import itertools
 import json
 import secrets
 import time
 from typing import Any
 
+import numpy as np
 from starlette.websockets import WebSocket
 
 from . import g711
@@ -25,6 +24,7 @@ from .realtime_turns import Messages, OpenAITurns, Turns, VllmTurns
 from .service import Service, error_response
 from .settings import Refused
 from .sockets import Gone, Socket, both
+from .values import base64_bytes, check_language
 
 VLLM_RATE = 16000
 # clients that hold a key in a subprotocol expect this one to be chosen
@@ -46,6 +46,7 @@ async def realtime(websocket: WebSocket) -> None:
     await websocket.accept(subprotocol=chosen)
     connection = Connection(Socket(websocket, service.settings), service)
     try:
+        check_language(websocket.query_params.get("language"), service.recognizer.model.language)
         config = Config(delay=read_options(websocket.query_params).delay)
         connection.open(config)
     except Refused as refused:
@@ -63,7 +64,7 @@ class Connection:
         self._id = f"sess_{secrets.token_hex(10)}"
         self._numbers = itertools.count(1)
         self._config = Config()
-        self._turns: Turns = OpenAITurns(detect=True)
+        self._turns: Turns = OpenAITurns()
         self._current: Session | None = None
         # seconds of audio before the present session
         self._offset = 0.0
@@ -138,6 +139,9 @@ class Connection:
             try:
                 message = await self._socket.receive()
             except Refused as refused:
+                if refused.code == "too_large":
+                    await self._send(self._error(refused, None))
+                    continue
                 # what it did say is still answered
                 self._session.finish(refused)
                 return
@@ -170,13 +174,8 @@ class Connection:
         else:
             raise Refused("bad_request", f"{kind[:80]}: not known to this server, which only transcribes")
 
-    def _audio(self, text: Any) -> Any:
-        if not isinstance(text, str):
-            raise Refused("bad_message", "audio must be base64")
-        try:
-            data = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            raise Refused("bad_message", "audio is not valid base64") from None
+    def _audio(self, text: Any) -> bytes | np.ndarray:
+        data = base64_bytes(text)
         return data if self._config.encoding == "pcm" else g711.decode(data, self._config.encoding)
 
     async def _commit(self, event: dict[str, Any]) -> None:
@@ -192,21 +191,33 @@ class Connection:
     async def _update(self, event: dict[str, Any]) -> None:
         model = self._service.recognizer.model
         config = update(self._config, event.get("session"), model.language, model.delays)
-        turns: Turns = self._turns
-        vllm = "session" not in event and "model" in event
-        if vllm:
+        to_vllm = "session" not in event and "model" in event
+        if to_vllm:
             config = Config(rate=VLLM_RATE, silence_ms=None, delay=config.delay)
-            turns = VllmTurns()
-        elif config.silence_ms != self._config.silence_ms:
-            turns = OpenAITurns(detect=config.silence_ms is not None)
-        if config != self._config:
-            if self._session.samples:
-                raise Refused("bad_request", "commit or clear the audio before changing how it is taken")
-            self.open(config)
-            self._turns = turns
-        elif vllm:
-            self._turns = turns
+        if not config.takes_audio_as(self._config):
+            await self._restart(config)
+        if to_vllm and not isinstance(self._turns, VllmTurns):
+            self._turns = VllmTurns(self._service.recognizer)
+        elif not to_vllm and isinstance(self._turns, VllmTurns):
+            self._turns = OpenAITurns()
+        if isinstance(self._turns, OpenAITurns):
+            self._turns.detect, self._turns.proposed_ends = config.silence is not None, config.proposed_ends
+        self._config = config
+        self._session.set_endpoint_silence(config.silence)
         await self._send(self._describe(f"{event['type']}d"))
+
+    async def _restart(self, config: Config) -> None:
+        """Take audio in another way from here on. What came between two turns is recognised before."""
+        if not self._session.samples:
+            self.open(config)
+            return
+        detecting = isinstance(self._turns, OpenAITurns) and self._turns.detect
+        if self._turns.in_turn or not detecting:
+            raise Refused("bad_request", "commit or clear the audio before changing how it is taken")
+        self._config = config
+        self._going.clear()
+        self._session.finish()
+        await self._going.wait()
 
     async def _write(self) -> None:
         while True:
@@ -215,8 +226,8 @@ class Connection:
                 for event in events:
                     # a turn that was thrown away has nothing more to say
                     if session is self._session:
-                        await self._send_all(self._turns.heard(event, self._offset))
-                        self._service.heard(session, event)
+                        await self._send_all(self._turns.receive(event, self._offset))
+                        self._service.note_sent(session, event)
             if session is not self._session:
                 continue
             await self._send_all(self._turns.complete(self._offset + session.seconds))

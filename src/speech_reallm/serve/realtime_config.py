@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from typing import Any
 
 from ..audio import MAX_RATE, MIN_RATE
 from . import g711
 from .batcher import Options
 from .settings import Refused
+from .values import check_language, language_code, whole_number
 
 DEFAULT_RATE = 24000
 DEFAULT_SILENCE_MS = 500
@@ -28,23 +29,37 @@ _FORMATS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """One connection's settings. encoding: pcm, pcmu or pcma; silence_ms: None where the client commits."""
+    """One connection's settings. encoding: pcm, pcmu or pcma; silence_ms: None where the client commits.
+
+    proposed_ends: the end of a turn is told as soon as it is likely, and taken back if it was none.
+    """
 
     encoding: str = "pcm"
     rate: int = DEFAULT_RATE
     silence_ms: int | None = DEFAULT_SILENCE_MS
     delay: int | None = None
     language: str | None = None
+    proposed_ends: bool = False
+
+    @property
+    def silence(self) -> float | None:
+        """Seconds that end a turn."""
+        return None if self.silence_ms is None else self.silence_ms / 1000
 
     def options(self) -> Options:
-        silence = None if self.silence_ms is None else self.silence_ms / 1000
-        return Options(rate=self.rate, delay=self.delay, endpoint_silence=silence)
+        return Options(rate=self.rate, delay=self.delay, endpoint_silence=self.silence, turn_events=True)
+
+    def takes_audio_as(self, other: Config) -> bool:
+        """Can a stream that was opened with the other config go on with this one?"""
+        return (self.encoding, self.rate, self.delay) == (other.encoding, other.rate, other.delay)
 
     def describe(self, model: str) -> dict[str, Any]:
         """`audio.input` of a session, as clients are shown it."""
         turns = None
         if self.silence_ms is not None:
             turns = {"type": "server_vad", "silence_duration_ms": self.silence_ms}
+            if self.proposed_ends:
+                turns["proposed_ends"] = True
         kind = {"type": f"audio/{self.encoding}"} | ({"rate": self.rate} if self.encoding == "pcm" else {})
         return {
             "format": kind,
@@ -83,7 +98,7 @@ def update(config: Config, session: Any, language: str, delays: tuple[int, ...])
     if given.get("transcription") is not None:
         config = _transcription(config, _object(given["transcription"], "transcription"), language, delays)
     if "turn_detection" in given:
-        config = replace(config, silence_ms=_silence(given["turn_detection"]))
+        config = _turn_detection(config, given["turn_detection"])
     return config
 
 
@@ -94,9 +109,8 @@ def _format(config: Config, value: Any) -> Config:
     encoding = _FORMATS.get(kind) if isinstance(kind, str) else None
     if encoding is None:
         raise Refused("bad_request", "format: one of audio/pcm, audio/pcmu, audio/pcma")
-    rate = fields.get("rate", DEFAULT_RATE) if encoding == "pcm" else g711.RATE
-    if not _is_integer(rate) or not MIN_RATE <= rate <= MAX_RATE:
-        raise Refused("bad_request", f"rate must be a whole number from {MIN_RATE} to {MAX_RATE}")
+    given = fields.get("rate") if encoding == "pcm" else g711.RATE
+    rate = DEFAULT_RATE if given is None else whole_number(given, "rate", MIN_RATE, MAX_RATE)
     return replace(config, encoding=encoding, rate=rate)
 
 
@@ -104,7 +118,7 @@ def _transcription(config: Config, fields: dict[str, Any], language: str, delays
     wanted = fields.get("language")
     if wanted is not None:
         check_language(wanted, language)
-        config = replace(config, language=wanted)
+        config = replace(config, language=wanted if language_code(wanted) else None)
     delay = fields.get("delay")
     if delay is not None:
         if delay not in DELAYS:
@@ -114,26 +128,17 @@ def _transcription(config: Config, fields: dict[str, Any], language: str, delays
     return config
 
 
-def check_language(wanted: Any, language: str) -> None:
-    """Raises Refused for another language than the model's; "en-GB" is "en"."""
-    if not isinstance(wanted, str) or (wanted and wanted.lower().split("-")[0] != language.split("-")[0]):
-        raise Refused("bad_request", f"language: this model knows only {language}")
-
-
-def _silence(value: Any) -> int | None:
+def _turn_detection(config: Config, value: Any) -> Config:
     if value is None:
-        return None
+        return replace(config, silence_ms=None, proposed_ends=False)
     fields = _object(value, "turn_detection")
     if fields.get("type", "server_vad") not in ("server_vad", "semantic_vad"):
         raise Refused("bad_request", "turn_detection: server_vad, semantic_vad or null")
-    silence = fields.get("silence_duration_ms", DEFAULT_SILENCE_MS)
-    if not _is_integer(silence) or not 1 <= silence <= MAX_SILENCE_MS:
-        raise Refused("bad_request", f"silence_duration_ms: a whole number from 1 to {MAX_SILENCE_MS}")
-    return silence
-
-
-def _is_integer(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    given = fields.get("silence_duration_ms")
+    silence = DEFAULT_SILENCE_MS
+    if given is not None:
+        silence = whole_number(given, "silence_duration_ms", 1, MAX_SILENCE_MS)
+    return replace(config, silence_ms=silence, proposed_ends=fields.get("proposed_ends") is True)
 
 
 def _object(value: Any, name: str) -> dict[str, Any]:

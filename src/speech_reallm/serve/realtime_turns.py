@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from typing import Any, Protocol
 
-from ..events import Endpoint, Event, Final, Partial
+from ..events import Endpoint, EndpointProposed, EndpointRetracted, Event, Final, Partial, SpeechStarted
+from ..recognizer import Recognizer
 from .plain import word_json
 
 Messages = list[dict[str, Any]]
@@ -14,7 +16,11 @@ Messages = list[dict[str, Any]]
 class Turns(Protocol):
     """A dialect. Times are seconds since the connection's first sample."""
 
-    def heard(self, event: Event, offset: float) -> Messages:
+    @property
+    def in_turn(self) -> bool:
+        """Has a turn begun that is not over?"""
+
+    def receive(self, event: Event, offset: float) -> Messages:
         """What the stream reports; offset: what its times are to be added to."""
 
     def commit(self) -> Messages:
@@ -30,11 +36,13 @@ class Turns(Protocol):
 class OpenAITurns:
     """Items of a conversation, one a turn. With `detect`, turns end where the speaker pauses.
 
+    With `proposed_ends` it is told, too, where they may end.
+
     Deltas of a turn come while it is spoken; its transcript is that of its deltas joined.
     """
 
-    def __init__(self, detect: bool) -> None:
-        self.detect = detect
+    def __init__(self) -> None:
+        self.detect, self.proposed_ends = True, False
         self._item: str | None = None
         self._previous: str | None = None
         self._committed = False
@@ -42,8 +50,19 @@ class OpenAITurns:
         self._words: list[dict[str, Any]] = []
         self._segment_open = False
 
-    def heard(self, event: Event, offset: float) -> Messages:
+    @property
+    def in_turn(self) -> bool:
+        return self._item is not None
+
+    def receive(self, event: Event, offset: float) -> Messages:
+        if isinstance(event, SpeechStarted):
+            return self._begin(offset + event.time)
+        if isinstance(event, EndpointProposed):
+            return self._may_end("proposed", offset + event.time)
+        if isinstance(event, EndpointRetracted):
+            return self._may_end("retracted", offset + event.time)
         if isinstance(event, Partial):
+            # a turn that was ended by its length goes on as another
             start = offset + (event.words[0].start if event.words else event.time)
             return [*self._begin(start), self._delta(event.text)]
         if isinstance(event, Final):
@@ -53,6 +72,17 @@ class OpenAITurns:
             return self._end(offset + event.end) if self.detect and not self._committed else []
         assert isinstance(event, Endpoint)
         return []
+
+    def _may_end(self, what: str, time: float) -> Messages:
+        if not self.proposed_ends or not self.detect or self._item is None or self._committed:
+            return []
+        return [
+            {
+                "type": f"input_audio_buffer.speech_stop_{what}",
+                "audio_end_ms" if what == "proposed" else "audio_start_ms": round(1000 * time),
+                "item_id": self._item,
+            }
+        ]
 
     def commit(self) -> Messages:
         messages = [] if self._item else self._open()
@@ -140,10 +170,15 @@ class OpenAITurns:
 class VllmTurns:
     """The dialect of vLLM: deltas, and the whole text once the client says that this was all."""
 
-    def __init__(self) -> None:
-        self._text, self._segment_open = "", False
+    def __init__(self, recognizer: Recognizer) -> None:
+        self._recognizer = recognizer
+        self._text, self._segment_open, self._start = "", False, 0.0
 
-    def heard(self, event: Event, offset: float) -> Messages:
+    @property
+    def in_turn(self) -> bool:
+        return bool(self._text)
+
+    def receive(self, event: Event, offset: float) -> Messages:
         if isinstance(event, Final):
             self._segment_open = False
         if not isinstance(event, Partial):
@@ -157,9 +192,18 @@ class VllmTurns:
         return []
 
     def complete(self, now: float) -> Messages:
-        text = self._text
+        text, seconds = self._text, now - self._start
         self.clear()
-        return [{"type": "transcription.done", "text": text, "usage": None}]
+        self._start = now
+        # what the decoder took and gave: an embedding for every chunk, and pieces
+        prompt = math.ceil(max(0.0, seconds) / self._recognizer.model.chunk_seconds)
+        completion = self._recognizer.count_pieces(text)
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        }
+        return [{"type": "transcription.done", "text": text, "usage": usage}]
 
     def clear(self) -> None:
         self._text, self._segment_open = "", False

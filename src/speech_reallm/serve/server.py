@@ -36,7 +36,7 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             ws="websockets-sansio",
-            ws_max_size=settings.message_bytes,
+            ws_max_size=settings.message_bytes * settings.frame_factor,
             ws_ping_interval=settings.ping_seconds,
             # pings keep proxies from giving up; who is gone is noticed by `idle_seconds`. An answer to a ping
             # may be long in coming: it waits behind audio that was sent faster than it is recognised

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from starlette.requests import HTTPConnection
@@ -107,7 +107,7 @@ class Service:
                 },
             )
 
-    def heard(self, session: Session, event: Event) -> None:
+    def note_sent(self, session: Session, event: Event) -> None:
         """An event has gone to the client."""
         if self.settings.log_transcripts and isinstance(event, Final):
             log.info("final", extra={"session": session.id, "text": event.text, "start": event.start})
@@ -136,14 +136,20 @@ class Service:
         }
 
 
-def error_body(refused: Refused) -> dict[str, Any]:
+def error_body(refused: Refused, status: int | None = None) -> dict[str, Any]:
     """An error of the HTTP side, in the shape that OpenAI's clients read."""
-    kind = "invalid_request_error" if refused.status < 500 else "server_error"
+    kind = "invalid_request_error" if (status or refused.status) < 500 else "server_error"
     return {"error": {"message": refused.message, "type": kind, "param": None, "code": refused.code}}
 
 
-def error_response(refused: Refused) -> JSONResponse:
-    headers = {"Retry-After": "10"} if refused.status in (429, 503) else {}
-    if refused.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error_body(refused), refused.status, headers=headers)
+def error_response(
+    refused: Refused, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """status: another than the code's own."""
+    status = status or refused.status
+    all_headers = dict(headers or {})
+    if status in (429, 503):
+        all_headers["Retry-After"] = "10"
+    if status == 401:
+        all_headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error_body(refused, status), status, headers=all_headers)

@@ -31,6 +31,8 @@ class Settings:
     drain_seconds: float = 30.0
     ping_seconds: float = 20.0
     message_bytes: int = 4 << 20
+    # a larger message is answered with an error; one of so many times that size ends the connection
+    frame_factor: int = 6
     upload_bytes: int = 200 << 20
     upload_seconds: float = 4 * 3600.0
     form_seconds: float = 600.0
@@ -58,6 +60,7 @@ CLOSE_CODES = {
     "unauthorized": 1008,
     "bad_request": 1008,
     "bad_message": 1007,
+    "too_large": 1009,
     "idle": 1008,
     "too_slow": 1008,
     "internal": 1011,
@@ -68,6 +71,8 @@ HTTP_STATUS = {
     "draining": 503,
     "unauthorized": 401,
     "forbidden": 403,
+    "not_found": 404,
+    "model_not_found": 404,
     "bad_request": 400,
     "too_large": 413,
     "too_slow": 408,

@@ -24,7 +24,7 @@ class Socket:
         self.websocket, self._settings = websocket, settings
 
     async def receive(self) -> str | bytes:
-        """The next message. Raises Gone; Refused("idle") if none comes in time."""
+        """The next message. Raises Gone; Refused("idle") if none comes in time, Refused("too_large")."""
         try:
             message = await asyncio.wait_for(self.websocket.receive(), self._settings.idle_seconds)
         except asyncio.TimeoutError:
@@ -35,7 +35,11 @@ class Socket:
         if message["type"] == "websocket.disconnect":
             raise Gone
         data = message.get("bytes")
-        return data if data is not None else message.get("text") or ""
+        content: str | bytes = data if data is not None else message.get("text") or ""
+        limit = self._settings.message_bytes
+        if len(content) > limit:
+            raise Refused("too_large", f"a message may hold {limit} bytes; cut the audio into shorter ones")
+        return content
 
     async def send(self, fields: dict[str, Any]) -> None:
         """Raises Gone; Refused("too_slow") where the client does not read."""

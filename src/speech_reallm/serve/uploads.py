@@ -28,9 +28,9 @@ from ..events import Event, Final, Partial, Transcript
 from ..formats import FORMATS
 from .batcher import Options, Session
 from .plain import word_json
-from .realtime_config import check_language
 from .service import Service, error_body
 from .settings import Refused, Settings
+from .values import check_language
 
 log = logging.getLogger("speech_reallm.serve")
 
@@ -160,7 +160,7 @@ async def recognise(
     try:
         async for events in session.events():
             for event in events:
-                service.heard(session, event)
+                service.note_sent(session, event)
                 yield event
         await feeder
     finally:
