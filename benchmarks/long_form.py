@@ -58,6 +58,7 @@ def main() -> None:
         "--repeats", type=int, default=8, help="recordings of a kind at most (default: %(default)s)"
     )
     parser.add_argument("--model")
+    parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
     normalize = make_normalizer("librispeech")
     rows = [json.loads(line) for line in args.manifest.read_text().splitlines()]
@@ -91,17 +92,25 @@ def main() -> None:
         joined[minutes, kind].append((align(truth, text).counts, short))
         work.update(len(whole) // SAMPLE_RATE)
     work.close()
+    rows_out = []
     print("| minutes | recordings of | how many | words | WER in one stream, % | one by one, % | ratio |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     for (minutes, kind), both in joined.items():
         one, short = (total(c for c in side).wer for side in zip(*both, strict=True))
         words = total(c for c, _ in both).words
+        rows_out.append(
+            {"minutes": minutes, "recordings_of": kind, "recordings": len(both), "words": words}
+            | {"wer_in_one_stream": one, "wer_one_by_one": short}
+        )
         print(
             f"| {minutes:g} | {kind} | {len(both)} | {words:,} | {one:.1f} | {short:.1f} | {one / short:.2f} |"
         )
     print(
         f"RTF {spent / heard:.3f} (one thread, processor time); memory grew by {grown} MB while recognising"
     )
+    if args.json:
+        figures = {"rows": rows_out, "rtf": spent / heard, "memory_growth_mb": grown}
+        args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,11 @@ def joined(parts: Iterable[np.ndarray], seconds: float) -> np.ndarray:
     return np.resize(whole, round(seconds * RATE)).astype(np.float32)
 
 
+def write(path: Path | None, figures: dict[str, object]) -> None:
+    if path:
+        path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -44,6 +49,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10, help="of no speech (default: %(default)s)")
     parser.add_argument("--snr", type=float, default=10, help="dB (default: %(default)s)")
     parser.add_argument("--model")
+    parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
     recognizer = Recognizer.load(args.model)
     normalize = make_normalizer("librispeech")
@@ -65,6 +71,14 @@ def main() -> None:
     print(
         f"WER of {len(rows)} utterances: {total(clean).wer:.1f} %, at {args.snr:g} dB {total(noisy).wer:.1f} %"
     )
+    figures: dict[str, object] = {
+        "utterances": len(rows),
+        "snr_db": args.snr,
+        "noises": [json.loads(line)["id"] for line in args.noise.read_text().splitlines()],
+        "wer": total(clean).wer,
+        "wer_noisy": total(noisy).wer,
+        "minutes": args.minutes,
+    }
 
     seconds = args.minutes * 60
     share = seconds / len(noises)
@@ -74,10 +88,12 @@ def main() -> None:
         "faint hiss": (1e-3 * rng.standard_normal(round(seconds * RATE))).astype(np.float32),
     }
     for name, audio in quiet.items():
-        print(f"words in {args.minutes:g} min of {name}: {len(recognise(recognizer, audio).split())}")
+        words = figures[f"words in {name}"] = len(recognise(recognizer, audio).split())
+        print(f"words in {args.minutes:g} min of {name}: {words}")
 
     if not available():
         print("single words: skipped, flite is not installed")
+        write(args.json, figures)
         return
     lost = right = 0
     # for which "9" is "nine"
@@ -90,6 +106,7 @@ def main() -> None:
             right += heard == normalize(word).split()
     share = 100 / (len(WORDS) * len(VOICES))
     print(f"single words: {lost * share:.0f} % lost, {right * share:.0f} % right")
+    write(args.json, figures | {"isolated_words_lost": lost * share, "isolated_words_right": right * share})
 
 
 if __name__ == "__main__":

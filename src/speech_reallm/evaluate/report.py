@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from .bootstrap import interval
 from .latency import percentiles
 from .run import Utterance
 from .times import describe_source
@@ -194,15 +195,13 @@ def _plot(folder: Path, summary: dict[str, Any], utterances: Sequence[Utterance]
     return made
 
 
-def _interval(utterances: Sequence[Utterance], samples: int = 1000) -> list[float] | None:
-    """95 % interval of the WER in percent: utterances drawn with replacement, always the same draws."""
-    errors = np.array([u.alignment.counts.errors for u in utterances])
-    words = np.array([u.alignment.counts.words for u in utterances])
-    if len(errors) < 2 or not words.all():
+def _interval(utterances: Sequence[Utterance]) -> list[float] | None:
+    """95 % interval of the WER in percent; None where there are too few utterances or words to tell."""
+    counts = [u.alignment.counts for u in utterances]
+    words = [c.words for c in counts]
+    if len(counts) < 2 or not all(words):
         return None
-    drawn = np.random.default_rng(0).integers(len(errors), size=(samples, len(errors)))
-    rates = 100.0 * errors[drawn].sum(axis=1) / words[drawn].sum(axis=1)
-    return [round(float(v), 3) for v in np.percentile(rates, [2.5, 97.5])]
+    return [round(end, 3) for end in interval([c.errors for c in counts], words)]
 
 
 def _source_text(summary: dict[str, Any]) -> str:
