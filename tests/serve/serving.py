@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -23,8 +24,8 @@ PATIENCE = 60
 class Running:
     """A server that runs; `port`, `service`, and `stop()`, which lets it drain."""
 
-    def __init__(self, recognizer: Recognizer, **settings: Any) -> None:
-        self.server = Server(recognizer, Settings(**settings), bind("127.0.0.1", 0))
+    def __init__(self, recognizer: Recognizer, tls: ssl.SSLContext | None = None, **settings: Any) -> None:
+        self.server = Server(recognizer, Settings(**settings), bind("127.0.0.1", 0), tls)
         self.port, self.service = self.server.port, self.server.service
         self.started = threading.Event()
         startup = self.server.startup

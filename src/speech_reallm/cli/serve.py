@@ -14,9 +14,10 @@ EPILOG = """examples:
   reallm serve                                      the page is at http://127.0.0.1:8000
   reallm serve --host 0.0.0.0 --api-key-file keys   for others, who need one of the keys
   reallm serve --sessions 200 --threads 2
+  reallm serve --tls-cert cert.pem --tls-key key.pem --log-file server.log
 
-One key a line in the file; REALLM_API_KEY holds one, too. Behind a proxy that adds TLS, browsers can use the
-microphone from other machines. SIGTERM and Ctrl-C send all that was heard, then end.
+One key a line in the file; REALLM_API_KEY holds one, too. With --tls-cert, or behind a proxy that adds TLS, browsers
+can use the microphone from other machines. SIGTERM and Ctrl-C send all that was recognised, then end.
 Programs talk to it as docs/websocket.md says, or with OpenAI's clients: base_url http://HOST:PORT/v1.
 """
 KEY_VARIABLE = "REALLM_API_KEY"
@@ -73,6 +74,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MB",
         help="size of an uploaded file (default: %(default)s)",
     )
+    parser.add_argument(
+        "--tls-cert", metavar="FILE", help="serve https and wss with this certificate (PEM, with its chain)"
+    )
+    parser.add_argument(
+        "--tls-key", metavar="FILE", help="its private key, where the certificate's file has none"
+    )
+    parser.add_argument(
+        "--log-file",
+        metavar="FILE",
+        help="append JSON lines to it; without: to standard error, unless that is a terminal",
+    )
     parser.add_argument("--log-transcripts", action="store_true", help="log what was said, too")
     parser.add_argument(
         "--log-level",
@@ -85,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..recognizer import Recognizer
     from ..serve import log, server
+    from ..serve.guard import read_origin
     from ..serve.settings import Settings
 
     settings = Settings(
@@ -94,12 +107,13 @@ def run(args: argparse.Namespace) -> int:
         upload_bytes=args.max_upload_mb << 20,
         per_minute=args.per_minute,
         keys=read_keys(args.api_key_file),
-        origins=tuple(args.origin),
+        origins=tuple(dict.fromkeys(origin for text in args.origin for origin in read_origin(text))),
         log_transcripts=args.log_transcripts,
     )
+    tls = server.tls_context(args.tls_cert, args.tls_key)
+    log.set_up(args.log_level, args.log_file)
     recognizer = Recognizer.load(args.model, threads=args.threads, delay=args.delay)
-    log.set_up(args.log_level)
-    return server.run(recognizer, settings, args.host, args.port)
+    return server.run(recognizer, settings, args.host, args.port, tls)
 
 
 def read_keys(file: str | None) -> tuple[str, ...]:

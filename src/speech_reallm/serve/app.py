@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
@@ -25,6 +26,7 @@ from .plain import stream
 from .realtime import realtime
 from .service import Service, error_response
 from .settings import Refused, Settings
+from .status import ready, status, watch_loop
 from .uploads import transcriptions
 
 WEB = Path(__file__).parent / "web"
@@ -42,14 +44,18 @@ def make_app(recognizer: Recognizer, settings: Settings | None = None) -> Starle
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         service.batcher.start()
+        watcher = asyncio.ensure_future(watch_loop(service.metrics))
         try:
             yield
         finally:
+            watcher.cancel()
             await service.batcher.stop()
 
     routes = [
         Route("/health", health),
+        Route("/ready", ready),
         Route("/metrics", metrics),
+        Route("/v1/status", status),
         Route("/v1/info", info),
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", model),

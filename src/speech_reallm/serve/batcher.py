@@ -14,7 +14,7 @@ import logging
 import secrets
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -292,6 +292,14 @@ class Batcher:
     def sessions(self) -> int:
         return len(self._sessions)
 
+    def sessions_by_kind(self) -> dict[str, int]:
+        return dict(Counter(session.kind for session in self._sessions))
+
+    @property
+    def waiting(self) -> int:
+        """Sessions whose chunk waits to be recognised."""
+        return len(self._ready)
+
     @property
     def healthy(self) -> bool:
         return self._thread.is_alive() and not self.draining
@@ -314,7 +322,7 @@ class Batcher:
             raise Refused("draining", "the server is going down; connect anew")
         if len(self._sessions) >= self.settings.sessions:
             raise Refused("busy", "the server is full; try again later")
-        if self._lag() > self.settings.lag_seconds:
+        if self.lag() > self.settings.lag_seconds:
             raise Refused("busy", "the server cannot keep up; try again later")
 
     def open(self, options: Options, kind: str, instead_of: Session | None = None) -> Session:
@@ -345,7 +353,7 @@ class Batcher:
                 await asyncio.wait_for(self._emptied.wait(), until - time.monotonic())
         return not self._sessions
 
-    def _lag(self) -> float:
+    def lag(self) -> float:
         """Seconds for which the longest waiting chunk has waited."""
         with self._wake:
             first = next(iter(self._ready), None)
@@ -476,7 +484,7 @@ class Batcher:
         self.metrics.step(len(ready), audio, time.perf_counter() - started)
         now = time.monotonic()
         for session in events:
-            self.metrics.latency.observe(now - session._ready_at)
+            self.metrics.chunk_latency(now - session._ready_at)
         results: list[_Result] = []
         for session, portion in zip(turn, portions, strict=True):
             failure = failures.get(session)

@@ -3,18 +3,55 @@
 from __future__ import annotations
 
 import hmac
+import re
 import time
 from collections import OrderedDict
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
+from ..errors import UserError
 from .settings import Refused, Settings
 
 # addresses whose recent requests are remembered
 MAX_ADDRESSES = 10000
 # how browsers hand a key to OpenAI's WebSocket, which cannot set headers there
 PROTOCOL_KEY = "openai-insecure-api-key."
+
+
+def read_origin(text: str) -> tuple[str, ...]:
+    """Origins as browsers send them, from what people type; both schemes where none is given.
+
+    Case, the default port and a slash at the end make no difference. Raises UserError for what is no origin.
+    """
+    text = text.strip()
+    if text in ("*", "null"):
+        return (text,)
+    wrong = UserError(
+        f"--origin {text!r}: write the scheme and the host of the other site, as https://example.org or "
+        "http://localhost:3000, or * for all"
+    )
+    schemes = ("https", "http") if "://" not in text else ("",)
+    try:
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        host, port = parts.hostname or "", parts.port
+        if "." in host and ":" not in host and not host.isascii():
+            host = host.encode("idna").decode("ascii")
+    except (ValueError, UnicodeError):
+        raise wrong from None
+    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
+        raise wrong
+    if not re.fullmatch(r"[a-z0-9.:_-]+", host) or (
+        schemes == ("",) and not re.fullmatch("[a-z+.-]+", parts.scheme)
+    ):
+        raise wrong
+    shown = f"[{host}]" if ":" in host else host
+    origins = []
+    for scheme in schemes:
+        scheme = scheme or parts.scheme
+        default = {"http": 80, "https": 443}.get(scheme)
+        origins.append(f"{scheme}://{shown}" + (f":{port}" if port not in (None, default) else ""))
+    return tuple(origins)
 
 
 class Guard:
@@ -44,14 +81,16 @@ class Guard:
 
     def check_origin(self, request: HTTPConnection) -> None:
         """Pages of this server may connect, and those of allowed origins; so may what is no browser."""
-        origin = request.headers.get("origin")
-        if origin is None or "*" in self._settings.origins or origin in self._settings.origins:
+        given = request.headers.get("origin")
+        if given is None or "*" in self._settings.origins:
             return
         try:
-            same = urlsplit(origin).netloc == request.headers.get("host", "")
-        except ValueError:
-            same = False
-        if not same:
+            (origin,) = read_origin(given)
+            host = request.headers.get("host", "")
+            same = origin in (*read_origin(f"http://{host}"), *read_origin(f"https://{host}"))
+        except (UserError, ValueError):
+            origin, same = given, False
+        if not same and origin not in self._settings.origins:
             raise Refused(
                 "forbidden", "pages of this origin may not connect; the server's --origin allows them"
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,10 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 # how fast older steps are forgotten in the running real-time factor
 FRESH = 0.05
+# latencies that quantiles are taken of: so many at most, none older than so many seconds
+RECENT, RECENT_SECONDS = 2000, 60.0
+# of the worst lag of the event loop from one look at it to the next
+LAG_KEPT = 0.9
 
 
 class Metrics:
@@ -39,7 +45,40 @@ class Metrics:
         )
         self.batch = Histogram("reallm_batch_size", "Streams stepped together", buckets=SIZES, **made)
         self.factor = Gauge("reallm_real_time_factor", "Computing per second of audio, lately", **made)
+        self._lag_gauge = Gauge(
+            "reallm_event_loop_lag_seconds",
+            "How late the event loop is, the most of the last seconds",
+            **made,
+        )
         self._lately = (0.0, 0.0)
+        self._latencies: deque[tuple[float, float]] = deque(maxlen=RECENT)
+        self.loop_lag = 0.0
+
+    def chunk_latency(self, seconds: float) -> None:
+        """A chunk's words were ready so long after it was complete."""
+        self.latency.observe(seconds)
+        self._latencies.append((time.monotonic(), seconds))
+
+    def latency_quantiles(self) -> dict[str, float | None]:
+        """p50 and p95 of the last minute; None without a chunk in it."""
+        since = time.monotonic() - RECENT_SECONDS
+        values = sorted(seconds for at, seconds in list(self._latencies) if at >= since)
+
+        def quantile(share: float) -> float | None:
+            return round(values[min(len(values) - 1, int(share * len(values)))], 4) if values else None
+
+        return {"p50": quantile(0.5), "p95": quantile(0.95)}
+
+    def event_loop_lag(self, seconds: float) -> None:
+        """The event loop was so late just now."""
+        self.loop_lag = max(seconds, LAG_KEPT * self.loop_lag)
+        self._lag_gauge.set(self.loop_lag)
+
+    @property
+    def real_time_factor(self) -> float | None:
+        """Computing per second of audio, lately; None before the first."""
+        busy, received = self._lately
+        return round(busy / received, 4) if received > 0 else None
 
     def watch(self, sessions: Callable[[], int], queue: Callable[[], int]) -> None:
         """Gauges that are read when asked for: sessions that are open, and those whose chunk waits."""

@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import logging
 import socket
+import ssl
 from types import FrameType
 
 import uvicorn
@@ -24,10 +25,17 @@ SPARE_CONNECTIONS = 256
 class Server(uvicorn.Server):
     """Told to stop, it admits nobody, sends all finals, and only then closes. Told twice, it stops at once."""
 
-    def __init__(self, recognizer: Recognizer, settings: Settings, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        settings: Settings,
+        sock: socket.socket,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         app = make_app(recognizer, settings)
         self.service = app.state.service
         self._socket = sock
+        self._scheme = "https" if tls else "http"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
         config = uvicorn.Config(
@@ -46,6 +54,7 @@ class Server(uvicorn.Server):
             limit_concurrency=settings.sessions + SPARE_CONNECTIONS,
             timeout_graceful_shutdown=5,
             lifespan="on",
+            ssl_context_factory=(lambda *_: tls) if tls else None,
         )
         super().__init__(config)
 
@@ -63,7 +72,7 @@ class Server(uvicorn.Server):
         host, port = self._socket.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         model = self.service.recognizer.model.name
-        log.info("listening", extra={"url": f"http://{shown}:{port}", "port": port, "model": model})
+        log.info("listening", extra={"url": f"{self._scheme}://{shown}:{port}", "port": port, "model": model})
         if not self.service.settings.keys and not ipaddress.ip_address(host).is_loopback:
             log.warning("no API key: whoever can reach this address may use it (--api-key-file)")
 
@@ -111,9 +120,33 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-def run(recognizer: Recognizer, settings: Settings, host: str, port: int) -> int:
+def tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """None without a certificate. Raises UserError for files that are none, or that do not belong together."""
+    if certificate is None:
+        if key is not None:
+            raise UserError("--tls-key needs --tls-cert")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+
+    def no_password() -> str:
+        raise UserError(f"{key or certificate} is encrypted; decrypt it first: openssl pkey -in OLD -out NEW")
+
+    try:
+        context.load_cert_chain(certificate, key, no_password)
+    except OSError as err:
+        # ssl.SSLError is one, too
+        reason = err.strerror if err.filename or not isinstance(err, ssl.SSLError) else err.reason
+        raise UserError(
+            f"cannot use the certificate {certificate} and the key {key or 'in it'}: {reason}; both must be PEM"
+        ) from None
+    return context
+
+
+def run(
+    recognizer: Recognizer, settings: Settings, host: str, port: int, tls: ssl.SSLContext | None = None
+) -> int:
     """Serve until told to stop."""
-    server = Server(recognizer, settings, bind(host, port))
+    server = Server(recognizer, settings, bind(host, port), tls)
     # uvicorn would raise the signal again at its end; a server that was asked to stop has succeeded
     server.run()
     return 0

@@ -30,6 +30,7 @@ class Service:
 
     def __init__(self, recognizer: Recognizer, settings: Settings) -> None:
         self.recognizer, self.settings = recognizer, settings
+        self.started = time.monotonic()
         self.metrics = Metrics()
         self.guard = Guard(settings)
         self.batcher = Batcher(recognizer, settings, self.metrics)
