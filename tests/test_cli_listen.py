@@ -92,7 +92,7 @@ def test_a_microphone_that_is_unplugged(run: Run, recognizer: Recognizer) -> Non
 
 
 def test_a_microphone_that_says_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(microphones, "PATIENCE", 0.05)
+    monkeypatch.setattr(microphones, "SILENT_DEVICE_SECONDS", 0.05)
     code, out, err = run(module=fake_sounddevice(talk(0)))
     assert (code, out) == (2, "") and "gives no sound" in err
 
@@ -140,7 +140,7 @@ def test_sound_that_nobody_takes_is_dropped_and_counted(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (ModuleNotFoundError("No module named 'sounddevice'", name="sounddevice"), "speech-reallm[listen]"),
+        (ModuleNotFoundError("No module named 'sounddevice'", name="sounddevice"), "-m pip install 'sounddevice>=0.5'"),
         (OSError("PortAudio library not found"), "apt install libportaudio2"),
     ],
 )

@@ -16,7 +16,7 @@ from speech_reallm import Recognizer, UserError
 from speech_reallm.audio import AudioFile, AudioWarning
 from speech_reallm.media import MediaFile, open_audio
 
-av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'speech-reallm[media]'")
+av = pytest.importorskip("av", reason="PyAV is not installed")
 
 
 def write(
@@ -159,4 +159,4 @@ def test_without_pyav_it_says_what_to_install(tmp_path: Path, monkeypatch: pytes
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    refused(path, r"pip install 'speech-reallm\[media\]'")
+    refused(path, r"-m pip install 'av>=14'")

@@ -12,6 +12,7 @@ import numpy as np
 
 from .audio import AudioFile, AudioWarning, UnknownFormat, check_rate, check_samples
 from .errors import UserError
+from .extras import install_command
 
 # Containers that hold their own data. Playlists and the like could make FFmpeg open other files or addresses.
 _CONTAINERS = (
@@ -173,7 +174,7 @@ def _import_av(path: str | Path) -> Any:
     except ImportError:
         raise UserError(
             f"{path} is not audio that can be read as it is (WAV, FLAC, MP3, Ogg, Opus, ...); for video, M4A and "
-            "many more: pip install 'speech-reallm[media]'"
+            f"many more: {install_command('av')}"
         ) from None
     # FFmpeg would write to standard error of damaged files
     av.logging.set_level(None)

@@ -13,14 +13,14 @@ import numpy as np
 
 from .audio import MAX_RATE, MIN_RATE
 from .errors import UserError
+from .extras import install_command
 
 # seconds of sound that one block holds, and that may wait for a recogniser that is late; more is dropped
 BLOCK = 0.05
 BACKLOG = 30.0
 # seconds without any block after which something must be wrong
-PATIENCE = 5.0
+SILENT_DEVICE_SECONDS = 5.0
 
-_INSTALL = "pip install 'speech-reallm[listen]'"
 _PORTAUDIO = (
     "the PortAudio library is missing; install it: apt install libportaudio2 (Debian, Ubuntu), "
     "dnf install portaudio (Fedora), pacman -S portaudio (Arch), brew install portaudio (macOS)"
@@ -43,7 +43,7 @@ def import_sounddevice() -> Any:
     try:
         import sounddevice
     except ImportError:
-        raise UserError(f"the microphone needs sounddevice: {_INSTALL}") from None
+        raise UserError(f"the microphone needs sounddevice: {install_command('sounddevice')}") from None
     except OSError:
         # sounddevice is there, the C library that it loads is not
         raise UserError(_PORTAUDIO) from None
@@ -139,7 +139,7 @@ class Microphone:
             try:
                 block = self._queue.get(timeout=0.1)
             except queue.Empty:
-                if time.monotonic() - last < PATIENCE:
+                if time.monotonic() - last < SILENT_DEVICE_SECONDS:
                     continue
                 raise UserError(
                     f"{self.name} gives no sound; is it connected, and may this program use it?"

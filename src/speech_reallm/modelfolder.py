@@ -98,7 +98,7 @@ def open_folder(name: str | Path | None = None) -> ModelFolder:
     version = config.get("format")
     if version != FORMAT or isinstance(version, bool):
         newer = isinstance(version, int) and version > FORMAT
-        advice = "upgrade speech-reallm (pip install -U speech-reallm)" if newer else "export the model again"
+        advice = "update speech-reallm" if newer else "export the model again"
         raise UserError(f"{where}: model format {version!r}, this version reads {FORMAT}; {advice}")
     folder = _describe(path, config, where)
     _check_files(path, folder.files, config.get("sha256"), where)

@@ -292,7 +292,7 @@ def test_no_such_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"format": 3}, "format 3.*upgrade"),
+        ({"format": 3}, "format 3.*update"),
         ({"format": 1}, "format 1.*export the model again"),
         ({"format": None}, "export"),
         ({"sample_rate": 8000}, "sample_rate"),

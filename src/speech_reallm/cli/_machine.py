@@ -80,6 +80,7 @@ class Speed:
     typical: float
     worst: float
     seconds: float
+    chunk_seconds: float
 
 
 def measure(recognizer: Recognizer, seconds: float) -> Speed:
@@ -101,6 +102,7 @@ def measure(recognizer: Recognizer, seconds: float) -> Speed:
         typical=1000 * float(np.percentile(times, 50)),
         worst=1000 * float(np.percentile(times, 99)),
         seconds=len(times) * chunk / RATE,
+        chunk_seconds=chunk / RATE,
     )
 
 

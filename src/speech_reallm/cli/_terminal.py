@@ -1,15 +1,11 @@
-"""The terminal: words as they come, a progress bar, and Ctrl-C."""
+"""The terminal: words as they come, and a progress bar."""
 
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any, TextIO
+from typing import TextIO
 
 from ..events import Event, Final, Partial
 
@@ -102,43 +98,6 @@ class Progress:
             self._out.write("\r\x1b[K")
             self._out.flush()
             self._shown = 0.0
-
-
-class Interrupt:
-    """Ctrl-C sets a flag, so that what has been heard can be finished; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.seen = False
-        self._waiting = False
-        self._before: Any = None
-
-    def __enter__(self) -> Interrupt:
-        try:
-            self._before = signal.signal(signal.SIGINT, self._handle)
-        except ValueError:
-            # not in the main thread: Ctrl-C does not come here
-            self._before = None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """While something is waited for that may never come, Ctrl-C raises KeyboardInterrupt at once."""
-        if self.seen:
-            raise KeyboardInterrupt
-        self._waiting = True
-        try:
-            yield
-        finally:
-            self._waiting = False
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        again, self.seen = self.seen, True
-        if again or self._waiting:
-            raise KeyboardInterrupt
 
 
 def clock(seconds: float) -> str:

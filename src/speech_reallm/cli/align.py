@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ..errors import UserError
+from ._signals import exit_code
 
 NAME = "align"
 HELP = "find when each word piece of a manifest is spoken"
@@ -15,9 +16,6 @@ EPILOG = """examples:
   reallm align hmm talks.jsonl aligned/talks.jsonl.gz --tokenizer out/tokenizer.model   English, without a teacher
   reallm align hmm talks.jsonl aligned/talks.jsonl.gz --tokenizer out/tokenizer.model --cased   text as written
 """
-
-# how a shell reports a program that Ctrl-C ended
-INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +97,6 @@ def run(args: argparse.Namespace) -> int:
         summary = align_manifest(teacher, tokenizer, args.manifest, args.out, options, made_by)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+        return exit_code()
     print(f"{args.out}: {summary}")
     return 0

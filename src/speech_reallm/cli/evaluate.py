@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._signals import exit_code
+
 if TYPE_CHECKING:
     from ..evaluate.run import Utterance
 
@@ -22,9 +24,6 @@ WER is in percent. The emission delay of a word runs from the end of the word in
 last letter is shown: look-ahead, label delay and computing time all count.
 """
 
-# how a shell reports a program that Ctrl-C ended
-INTERRUPTED = 130
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="model folder or name")
@@ -34,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", metavar="DIR", help="write a page with plots here")
     parser.add_argument(
         "--normalizer",
+        type=str.lower,
         choices=("librispeech", "whisper"),
         default="librispeech",
         help="how texts are made comparable (default: %(default)s)",
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--clock",
+        type=str.lower,
         choices=("wall", "cpu"),
         default="wall",
         help="what computing time is measured with; cpu (with one thread): for a machine that is busy with "
@@ -109,15 +110,15 @@ def run(args: argparse.Namespace) -> int:
         print(f"stopped after {len(done)} of {len(rows)} utterances", file=sys.stderr)
     if done:
         _write(args, summary, done, times)
-    return INTERRUPTED if interrupted else 0
+    return exit_code() if interrupted else 0
 
 
 def _write(args: argparse.Namespace, head: dict[str, Any], done: list[Utterance], times: Any) -> None:
     """Print the table and write the files that were asked for."""
     import json
 
-    from ..errors import UserError
     from ..evaluate.report import hypothesis_row, summarize, table, write_report
+    from ..files import write_text
 
     summary = {**head, **summarize(done), "delay_source": times.source, "delay_note": times.note}
     print(table(summary))
@@ -125,13 +126,9 @@ def _write(args: argparse.Namespace, head: dict[str, Any], done: list[Utterance]
         print("most errors:")
         for u in summary["worst"][:5]:
             print(f"  {u['id']}: {u['errors']} of {u['words']}")
-    try:
-        if args.json:
-            Path(args.json).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        if args.hyp:
-            lines = (json.dumps(hypothesis_row(u), ensure_ascii=False) + "\n" for u in done)
-            Path(args.hyp).write_text("".join(lines), encoding="utf-8")
-    except OSError as err:
-        raise UserError(f"cannot write {err.filename}: {err.strerror}") from None
+    if args.json:
+        write_text(args.json, json.dumps(summary, indent=2) + "\n")
+    if args.hyp:
+        write_text(args.hyp, "".join(json.dumps(hypothesis_row(u), ensure_ascii=False) + "\n" for u in done))
     if args.report:
         write_report(args.report, summary, done)

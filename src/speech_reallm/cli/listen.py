@@ -1,25 +1,28 @@
-"""`reallm listen`: what is said into the microphone, as it is said."""
+"""`reallm listen`: speech from the microphone as text, as it is spoken."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ._console import OutputLost
 from .transcribe import add_model_arguments
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..events import Final
+    from ..events import Event, Final
     from ..microphone import Microphone
     from ..recognizer import Recognizer
-    from ._terminal import Interrupt
+    from ._signals import Interrupt
 
 NAME = "listen"
-HELP = "write down what is said into the microphone, while it is said"
+HELP = "write down speech from the microphone while it is spoken"
 EPILOG = """examples:
   reallm listen
   reallm listen --save talk.srt --save talk.json --save-audio talk.flac
@@ -28,8 +31,8 @@ EPILOG = """examples:
   reallm listen --device USB --delay 0
   reallm listen --seconds 60 | tee minutes.txt
 
-Ctrl-C ends it; all that was said until then is written and saved. Needs sounddevice
-(pip install 'speech-reallm[listen]') and, on Linux, PortAudio (apt install libportaudio2).
+Ctrl-C, SIGTERM and a closed terminal end it; all that was spoken until then is written and saved. Needs
+sounddevice and, on Linux, PortAudio; reallm doctor names the commands that install them.
 """
 AUDIO = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
 # seconds of nothing but zeros that are worth a word: a device may be muted, or a permission missing
@@ -59,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..microphone import Microphone
     from ..recognizer import Recognizer
-    from ._terminal import Interrupt
+    from ._signals import Interrupt
 
     if args.list:
         return _list()
@@ -94,9 +97,10 @@ def _listen(
 ) -> int:
     """Returns the exit code. Raises UserError for a device that fails, after all has been saved."""
     from ..events import Final
+    from ._signals import exit_code
 
     stream = recognizer.stream(microphone.rate, history=0)
-    display = _Display()
+    display = _Display(interrupt)
 
     def handle(events: Any) -> None:
         # saved first: the terminal may be gone
@@ -107,7 +111,7 @@ def _listen(
             display.show(event)
 
     def stop() -> bool:
-        return interrupt.seen or (seconds is not None and stream.duration >= seconds)
+        return interrupt.stopping or (seconds is not None and stream.duration >= seconds)
 
     print(f"listening to {microphone.name}; Ctrl-C ends", file=sys.stderr)
     saver.open(microphone.rate)
@@ -125,7 +129,7 @@ def _listen(
             if not before and not sounded and MUTE <= stream.duration < MUTE + len(block) / microphone.rate:
                 display.note("only silence so far: is the microphone muted, or not allowed for this program?")
     finally:
-        # Ctrl-C, a device that is gone: what was said is kept all the same
+        # a signal, a device that is gone: what was spoken is kept all the same
         try:
             handle(stream.finish().events)
         finally:
@@ -139,39 +143,56 @@ def _listen(
         )
     for path in saver.written:
         print(f"saved {path}", file=sys.stderr)
-    return 130 if interrupt.seen else 0
+    if display.lost is not None and not interrupt.seen:
+        raise display.lost
+    if saver.failed:
+        return 2
+    return exit_code() if interrupt.seen else 0
 
 
 class _Display:
     """Words in place and a level meter on a terminal; elsewhere words as they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, interrupt: Interrupt) -> None:
         from ._screen import Screen
         from ._terminal import LiveText
 
+        self._interrupt = interrupt
         self._screen = Screen() if sys.stdout.isatty() else None
         self._text = LiveText()
-        self.show = self._screen.show if self._screen else self._text.show
+        self.lost: OutputLost | None = None
+
+    def show(self, event: Event) -> None:
+        self._write(lambda: (self._screen or self._text).show(event))
 
     def level(self, block: np.ndarray, seconds: float) -> None:
         if self._screen:
-            self._screen.level(block, seconds)
+            self._write(lambda: self._screen.level(block, seconds))
 
     def note(self, text: str) -> None:
         if self._screen:
-            self._screen.note(text)
+            self._write(lambda: self._screen.note(text))
         else:
             print(f"reallm: warning: {text}", file=sys.stderr)
 
     def close(self) -> None:
-        if self._screen:
-            self._screen.close()
-        else:
-            self._text.newline()
+        self._write(self._screen.close if self._screen else self._text.newline)
+
+    def _write(self, what: Callable[[], None]) -> None:
+        """When the terminal is gone, what was spoken until then is still saved."""
+        if self.lost is None:
+            try:
+                what()
+            except OutputLost as err:
+                self.lost = err
+                self._interrupt.stop()
 
 
 class _Saver:
-    """Saves what was heard: sound and lines of text as they come, other formats at the end."""
+    """Saves sound and lines of text as they come, other formats at the end.
+
+    What cannot be saved is told once and does not end the session: the words are still shown, and the rest is saved.
+    """
 
     def __init__(self, files: list[str], audio: str | None) -> None:
         """Raises UserError for names of unknown kind and for files that are there already."""
@@ -190,14 +211,17 @@ class _Saver:
         if len({path.resolve() for path in paths}) < len(paths):
             raise UserError("--save: the same file twice")
         for path in paths:
-            # what was said once cannot be heard again
+            # what was spoken once is not spoken again
             if path.exists():
                 raise UserError(f"{path} is there already; name another file, or delete it first")
             if not path.resolve().parent.is_dir():
                 raise UserError(f"cannot write {path}: its folder does not exist")
         self._by_segment = BY_SEGMENT
         self._segments: list[Final] = []
+        # files that get a line for each segment as it comes
+        self._lines: list[tuple[Path, str]] = []
         self._sound: Any = None
+        self.failed = False
         self.written: list[Path] = []
 
     def open(self, rate: int) -> None:
@@ -208,6 +232,7 @@ class _Saver:
             for path, kind in self._formats:
                 if kind in self._by_segment:
                     path.write_text("", encoding="utf-8")
+                    self._lines.append((path, kind))
             if self._audio_path:
                 kind = AUDIO[self._audio_path.suffix.lower()]
                 self._sound = soundfile.SoundFile(self._audio_path, "w", rate, 1, format=kind)
@@ -215,32 +240,49 @@ class _Saver:
             raise UserError(f"cannot write: {err}") from None
 
     def audio(self, block: np.ndarray) -> None:
-        if self._sound is not None:
+        if self._sound is None:
+            return
+        try:
             self._sound.write(block.clip(-1, 1))
+        except (OSError, RuntimeError, AssertionError) as err:
+            # soundfile reports a full disk as it comes: by an assertion, or as libsndfile words it
+            sound, self._sound = self._sound, None
+            with contextlib.suppress(OSError, RuntimeError):
+                sound.close()
+            self._fail(f"{self._audio_path} ends here: it cannot be written ({err or 'no space left?'})")
 
     def segment(self, segment: Final) -> None:
         # an endless session without files to save must not fill the memory
         if self._formats:
             self._segments.append(segment)
-        for path, kind in self._formats:
-            if kind in self._by_segment:
-                try:
-                    with path.open("a", encoding="utf-8") as out:
-                        out.write(self._by_segment[kind](segment, "microphone"))
-                except OSError as err:
-                    raise UserError(f"cannot write {path}: {err.strerror}") from None
+        for path, kind in list(self._lines):
+            try:
+                with path.open("a", encoding="utf-8") as out:
+                    out.write(self._by_segment[kind](segment, "microphone"))
+            except OSError as err:
+                # tried once more at the end, when there may be room again
+                self._lines.remove((path, kind))
+                self._fail(f"cannot write {path}: {err.strerror}")
 
     def close(self, duration: float, seconds: float) -> None:
         """Write what is not written yet. duration: of the sound, seconds: of computing."""
         from ..events import Transcript
+        from ..files import write_text
         from ..formats import FORMATS
-        from ._outputs import write_file
 
-        if self._sound is not None and self._audio_path is not None:
+        if self._sound is not None:
             self._sound.close()
             self.written.append(self._audio_path)
         transcript = Transcript.of(self._segments, duration=duration, seconds=seconds, file="microphone")
         for path, kind in self._formats:
-            if kind not in self._by_segment:
-                write_file(path, FORMATS[kind](transcript))
+            if (path, kind) not in self._lines:
+                try:
+                    write_text(path, FORMATS[kind](transcript))
+                except UserError as err:
+                    self._fail(str(err))
+                    continue
             self.written.append(path)
+
+    def _fail(self, message: str) -> None:
+        self.failed = True
+        print(f"reallm: error: {message}", file=sys.stderr)

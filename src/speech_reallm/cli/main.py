@@ -7,7 +7,7 @@ perhaps `EPILOG` (the end of its --help: examples). It imports what is heavy ins
 from __future__ import annotations
 
 import argparse
-import os
+import contextlib
 import pkgutil
 import sys
 import warnings
@@ -17,9 +17,11 @@ from types import ModuleType
 
 from .. import __version__
 from ..errors import UserError
+from ..extras import install_command
+from ._console import OutputLost, standard_streams
+from ._signals import ending_signals, exit_code
 
 EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
 # what a shell reports of a program whose reader went away
 EXIT_BROKEN_PIPE = 141
 
@@ -46,22 +48,20 @@ EPILOG = """examples:
   reallm doctor
 """
 
-# optional dependencies, and the extra that brings them
-EXTRAS = {
-    "evaluate": ("jiwer", "pocketsphinx", "whisper_normalizer", "matplotlib"),
-    "listen": ("sounddevice",),
-    "llm": ("transformers", "peft"),
-    "serve": ("starlette", "uvicorn", "websockets", "multipart", "prometheus_client"),
-    "media": ("av",),
-    "train": ("torch", "lhotse", "scipy", "urllib3", "safetensors", "yaml", "tqdm", "tensorboard", "onnx"),
-}
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    before = warnings.showwarning
     warnings.showwarning = _show_warning
     try:
-        args = _parser().parse_args(argv)
+        with standard_streams(), ending_signals():
+            return _run(argv)
+    finally:
+        warnings.showwarning = before
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = _parse(argv)
         if args.verb is None:
             _parser().print_help()
             return EXIT_ERROR
@@ -72,17 +72,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _error(str(err))
     except KeyboardInterrupt:
         print("reallm: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Python would complain once more when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
+        return exit_code()
+    except OutputLost as err:
+        # `| head` has what it wanted
+        return EXIT_BROKEN_PIPE if err.reader_left else _error(str(err))
     except ModuleNotFoundError as err:
         if (err.name or "speech_reallm").split(".")[0] == "speech_reallm":
             raise
-        return _error(_advice(err.name or str(err)))
+        return _error(f"this command needs {err.name.split('.')[0]}: {install_command(err.name.split('.')[0])}")
+    except OSError as err:
+        # a disk that is full, a file that vanished: nothing that a traceback would explain
+        return _error(": ".join(str(part) for part in (err.filename, err.strerror or err) if part))
     except MemoryError:
         return _error("out of memory")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    try:
+        return _parser().parse_args(argv)
+    finally:
+        # --help may have been written to a disk that is full
+        sys.stdout.flush()
 
 
 def verbs() -> list[ModuleType]:
@@ -124,17 +134,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _error(message: str) -> int:
-    sys.stdout.flush()
+    with contextlib.suppress(OutputLost):
+        sys.stdout.flush()
     print(f"reallm: error: {message}", file=sys.stderr)
     return EXIT_ERROR
-
-
-def _advice(module: str) -> str:
-    name = module.split(".")[0]
-    for extra, modules in EXTRAS.items():
-        if name in modules:
-            return f"this command needs {name}: pip install 'speech-reallm[{extra}]'"
-    return f"this command needs {name}: pip install {name}"
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

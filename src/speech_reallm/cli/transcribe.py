@@ -6,11 +6,12 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ._console import OutputLost
 from ._outputs import FORMATS, parse_formats
 
 if TYPE_CHECKING:
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from ..recognizer import Recognizer
     from ._inputs import Input
     from ._outputs import Outputs
-    from ._terminal import Interrupt
+    from ._signals import Interrupt
+    from ._terminal import LiveText
 
 NAME = "transcribe"
-HELP = "write down what is said in sound or video files"
+HELP = "write down the speech in sound or video files"
 EPILOG = """examples:
   reallm transcribe talk.mp3
   reallm transcribe film.mp4 --format srt,vtt --out subtitles/
@@ -35,8 +37,8 @@ EPILOG = """examples:
   arecord -q -f S16_LE -r 16000 | reallm transcribe - --live
   ffmpeg -v error -i rtmp://example.org/talk -f s16le -ar 16000 -ac 1 - | reallm transcribe - --rate 16000
 
-Ctrl-C ends it; what was heard until then is written. With several files it goes on with the next
-one if one cannot be read, and exits with 2 in the end.
+Ctrl-C, SIGTERM and a closed terminal end it; what was recognised until then is written. With several files
+it goes on with the next one if one cannot be read, and exits with 2 in the end.
 """
 # a step of a live stream, seconds; short, for a block comes when its last sample has been spoken
 LIVE_BLOCK = 0.1
@@ -53,20 +55,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         type=parse_formats,
-        default=["text"],
+        action="extend",
+        default=[],
         metavar="NAMES",
-        help=f"one or several of {','.join(FORMATS)} (default: text); json is one object a file, jsonl one a segment",
+        help=f"one or several of {','.join(FORMATS)} (default: what the name after --out ends in, else text); json "
+        "is one object a file, jsonl one a segment",
     )
     parser.add_argument(
         "--out",
         metavar="FILE_OR_DIR",
-        help="where to write; a folder (an existing one, or a name that ends in /) gets one file for each "
-        "input and format (default: standard output; with --live a new file in the current folder)",
+        help="where to write: a file, which is replaced when the new transcript is complete, or a folder (an existing "
+        "one, or a name that ends in / or has no suffix), which gets one file for each input and format; - is "
+        "standard output (default)",
     )
     parser.add_argument(
         "--live",
         action="store_true",
-        help="pretend the audio is spoken just now: it comes in real time, words are shown as they are found",
+        help="take the audio in real time, as if it were spoken just now, and show words as they are found",
     )
     parser.add_argument(
         "--rate", type=int, metavar="HZ", help="standard input is raw samples: 16 bits, little endian, mono"
@@ -97,20 +102,25 @@ def run(args: argparse.Namespace) -> int:
     from ..recognizer import Recognizer
     from ._inputs import find_inputs
     from ._outputs import Outputs
-    from ._terminal import Interrupt
+    from ._signals import Interrupt, exit_code
 
     if args.batch is not None and args.batch < 1:
         raise UserError("--batch must be at least 1")
     inputs = find_inputs(args.files, args.rate)
-    outputs = Outputs(inputs, args.format, args.out, fresh=args.live)
+    outputs = Outputs(inputs, args.format, args.out)
     recognizer = Recognizer.load(args.model, threads=args.threads, delay=args.delay)
-    with Interrupt() as interrupt:
-        work = _Live if args.live else _Work
-        code = work(inputs, outputs, interrupt).run(recognizer, args.batch)
+    complete = False
+    try:
+        with Interrupt() as interrupt:
+            work = _Live if args.live else _Work
+            code = work(inputs, outputs, interrupt).run(recognizer, args.batch)
+        complete = True
+    finally:
+        outputs.close(complete)
     if interrupt.seen:
-        print("reallm: interrupted; what was heard until then is kept", file=sys.stderr)
-        return 130
-    return code
+        print("reallm: interrupted; what was recognised until then is kept", file=sys.stderr)
+        return exit_code()
+    return max(code, 2 * outputs.failed)
 
 
 class _Work:
@@ -121,12 +131,13 @@ class _Work:
 
         self._inputs, self._outputs, self._interrupt = inputs, outputs, interrupt
         self._sizes = [item.bytes for item in inputs]
-        # how much of each file has been heard, 0 to 1, and seconds of it
+        # how much of each file has been received, 0 to 1, and seconds of it
         self._shares = [0.0] * len(inputs)
         self._seconds = [0.0] * len(inputs)
         self._waiting: dict[int, Result] = {}
         self._next = 0
         self._done = 0
+        self._lost: OutputLost | None = None
         known = not any(item.is_stdin for item in inputs)
         self._progress = Progress(self._label(), float(sum(self._sizes)) if known else 0.0)
 
@@ -195,7 +206,7 @@ class _Work:
         self._shares[index] = min(1.0, seconds / of) if of > 0 else 0.0
         done = sum(share * size for share, size in zip(self._shares, self._sizes, strict=True))
         self._progress.update(done, sum(self._seconds), self._label())
-        return not self._interrupt.seen
+        return not self._interrupt.stopping
 
     def _label(self) -> str:
         if len(self._inputs) == 1:
@@ -204,39 +215,72 @@ class _Work:
 
 
 class _Live(_Work):
-    """One file after another in real time; words are shown as they come."""
+    """One file after another in real time; words are shown as they come.
+
+    They are shown on standard output, or on standard error if transcripts of a format of their own go to the former.
+    """
 
     def run(self, recognizer: Recognizer, batch: int | None) -> int:
         from ..batch import transcribe_files
         from ._terminal import LiveText
 
-        self._text = LiveText()
+        self._transcripts_are_shown = self._outputs.to_standard_output and self._outputs.formats == ["text"]
+        aside = self._outputs.to_standard_output and not self._transcripts_are_shown
+        self._text: LiveText | None = None
+        if not aside or sys.stderr.isatty():
+            self._text = LiveText(sys.stderr if aside else sys.stdout)
         self._started: dict[int, float] = {}
         results = transcribe_files(
             recognizer,
             self._inputs,
             batch=1,
             open_file=self._open,
-            on_event=lambda _, event: self._text.show(event),
+            on_event=self._on_event,
             on_audio=self._pace,
             block_seconds=LIVE_BLOCK,
         )
-        return max((self._finish(result) for result in results), default=0)
+        code = max((self._finish(result) for result in results), default=0)
+        if self._lost is not None:
+            # raised only now that everything is written
+            raise self._lost
+        return code
+
+    def _on_event(self, index: int, event: Event) -> None:
+        from ..events import Final
+
+        # written first: the terminal may be gone
+        if isinstance(event, Final) and not self._transcripts_are_shown:
+            self._outputs.segment(self._inputs[index], event)
+        self._show(lambda text: text.show(event))
+
+    def _show(self, what: Callable[[LiveText], None]) -> None:
+        """Without anybody to show words to, the files that were asked for are still written."""
+        if self._text is None:
+            return
+        try:
+            what(self._text)
+        except OutputLost as err:
+            self._text, self._lost = None, err
+            if err.reader_left or self._outputs.to_standard_output:
+                self._interrupt.stop()
 
     def _pace(self, index: int, seconds: float, of: float) -> bool:
         started = self._started.setdefault(index, time.monotonic())
         # a pipe has its own pace
         if not self._inputs[index].is_stdin:
             # a block is there when its last sample has been spoken
-            while not self._interrupt.seen and (wait := started + seconds - time.monotonic()) > 0:
+            while not self._interrupt.stopping and (wait := started + seconds - time.monotonic()) > 0:
                 time.sleep(min(wait, 0.05))
-        return not self._interrupt.seen
+        return not self._interrupt.stopping
 
     def _finish(self, result: Result) -> int:
-        self._text.newline()
+        self._show(lambda text: text.newline())
         if result.transcript is None:
             return super()._finish(result)
-        _summary(result.transcript, self._outputs.write(self._inputs[result.index], result.transcript))
+        written = []
+        if not self._transcripts_are_shown:
+            written = self._outputs.write(self._inputs[result.index], result.transcript)
+        _summary(result.transcript, written)
         return 0
 
 
@@ -264,12 +308,13 @@ class _Interruptible:
 
 
 def _summary(transcript: Transcript, written: list[Path]) -> None:
+    """What a live transcription was like, on standard error."""
     delays = [word.emitted - word.end for word in transcript.words]
-    lines = [f"audio            {transcript.duration:.2f} s", f"real-time factor {transcript.rtf:.3f}"]
+    parts = [f"{transcript.duration:.1f} s of audio"]
     if delays:
-        lines.append(
-            f"emission delay   {statistics.median(delays):.2f} s "
-            "(median; by the model's own estimate of when words end)"
-        )
-    lines += [f"transcript       {path}" for path in written]
-    print("\n".join(lines), file=sys.stderr)
+        # emitted and end are both on the clock of the audio
+        parts.append(f"words came {statistics.median(delays):.1f} s after they were spoken (median)")
+    parts.append(f"computing took {transcript.rtf:.0%} of the time")
+    print("; ".join(parts), file=sys.stderr)
+    for path in written:
+        print(f"written: {path}", file=sys.stderr)

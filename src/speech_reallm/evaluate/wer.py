@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
+from ..extras import install_command
 
 Normalizer = Callable[[str], str]
 
@@ -77,7 +78,7 @@ def make_normalizer(name: str) -> Normalizer:
             from whisper_normalizer.english import EnglishTextNormalizer
         except ImportError:
             raise UserError(
-                "--normalizer whisper needs a package: pip install 'speech-reallm[evaluate]'"
+                f"--normalizer whisper needs a package: {install_command('whisper_normalizer')}"
             ) from None
         normalizer: Callable[[str], str] = EnglishTextNormalizer()
         return normalizer
@@ -89,7 +90,7 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
     try:
         import jiwer
     except ImportError:
-        raise UserError("evaluation needs a package: pip install 'speech-reallm[evaluate]'") from None
+        raise UserError(f"evaluation needs a package: {install_command('jiwer')}") from None
     out = jiwer.process_words([" ".join(reference)], [" ".join(hypothesis)])
     correct: list[tuple[int, int]] = []
     leading, heard = 0, False

@@ -1,0 +1,161 @@
+"""Text files that are written whole or not at all, in UTF-8; an older file stays until the new one is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from .errors import UserError
+
+# longest name that every usual file system takes, in bytes
+_LONGEST_NAME = 255
+
+
+class GrowingFile:
+    """A text file that grows as `NAME.part` and gets its name when it is complete.
+
+    A place that is no regular file (a device, a named pipe) is written to as it is, and so is a file whose folder
+    takes no new files.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Nothing is opened yet. Raises UserError for a place that cannot be written to."""
+        self.path = Path(path)
+        # what a link points to is replaced, and not the link
+        self._target = Path(os.path.realpath(self.path))
+        self._file = None
+        self.part: Path | None = None
+        if not is_special(self._target):
+            _check(self.path, self._target)
+            self.part = _part_of(self._target)
+
+    def write(self, text: str) -> None:
+        """Append, and hand it to the system at once. Raises UserError."""
+        try:
+            if self._file is None:
+                self._open()
+            self._file.write(text)
+            self._file.flush()
+        except OSError as err:
+            raise _refusal(self.path, err) from err
+
+    def _open(self) -> None:
+        if self.part is not None:
+            try:
+                self._file = _open(self.part)
+                return
+            except OSError:
+                # the file itself may be writable although its folder is not
+                self.part = None
+        self._file = _open(self._target)
+
+    def commit(self) -> None:
+        """Give it its name. Raises UserError."""
+        try:
+            if self._file is None:
+                self._open()
+            self._close()
+            if self.part is not None:
+                _replace(self.part, self._target)
+        except OSError as err:
+            raise _refusal(self.path, err) from err
+
+    def abandon(self, keep: bool) -> Path | None:
+        """The older file stays. keep: what was written stays as well, in the file that is returned."""
+        with contextlib.suppress(OSError):
+            self._close()
+        if self.part is None or not self.part.exists():
+            return None
+        if keep and self.part.stat().st_size:
+            return self.part
+        self.part.unlink(missing_ok=True)
+        return None
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                if self.part is not None:
+                    file.flush()
+                    os.fsync(file.fileno())
+            finally:
+                file.close()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file whole or not at all; folders above it are made. Raises UserError."""
+    target = Path(os.path.realpath(path))
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    if len(os.fsencode(part.name)) > _LONGEST_NAME:
+        part = target.with_name(f".{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if is_special(target):
+            part = target
+        try:
+            file = _open(part)
+        except PermissionError:
+            file = _open(part := target)
+        try:
+            with file:
+                file.write(text)
+                if part != target:
+                    file.flush()
+                    os.fsync(file.fileno())
+            if part != target:
+                _replace(part, target)
+        except OSError:
+            if part != target:
+                part.unlink(missing_ok=True)
+            raise
+    except OSError as err:
+        raise _refusal(path, err) from err
+
+
+def is_special(path: Path) -> bool:
+    """Is there something that is neither a regular file nor a folder: a device, a named pipe?"""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _open(path: Path):
+    # a name that is not UTF-8 may be part of the text
+    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def _part_of(target: Path) -> Path:
+    part = target.with_name(f"{target.name}.part")
+    return part if len(os.fsencode(part.name)) <= _LONGEST_NAME else target.with_name(f"{os.getpid()}.part")
+
+
+def _replace(part: Path, target: Path) -> None:
+    """`part` becomes `target`, with the permissions that a file of that name had."""
+    if target.exists():
+        with contextlib.suppress(OSError):
+            shutil.copymode(target, part)
+    try:
+        os.replace(part, target)
+    except OSError:
+        # a file that is mounted cannot be replaced, only written
+        shutil.copyfile(part, target)
+        part.unlink(missing_ok=True)
+
+
+def _check(path: Path, target: Path) -> None:
+    """Raises UserError if the file can surely not be written."""
+    if target.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder")
+    if not target.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise UserError(f"cannot write {path}: permission denied")
+
+
+def _refusal(path: str | Path, err: OSError) -> UserError:
+    return UserError(f"cannot write {path}: {err.strerror or err}")
