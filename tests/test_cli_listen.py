@@ -140,7 +140,10 @@ def test_sound_that_nobody_takes_is_dropped_and_counted(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (ModuleNotFoundError("No module named 'sounddevice'", name="sounddevice"), "-m pip install 'sounddevice>=0.5'"),
+        (
+            ModuleNotFoundError("No module named 'sounddevice'", name="sounddevice"),
+            "-m pip install 'sounddevice>=0.5'",
+        ),
         (OSError("PortAudio library not found"), "apt install libportaudio2"),
     ],
 )

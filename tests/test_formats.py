@@ -37,8 +37,8 @@ def test_json_is_one_line() -> None:
     line = to_json(SMALL)
     assert line.endswith("\n") and line.count("\n") == 1
     data = json.loads(line)
-    assert list(data) == ["file", "duration", "text", "words", "rtf"]
-    assert data["file"] == "a b/my talk.wav" and data["duration"] == 10.0 and data["rtf"] == 0.05
+    assert list(data) == ["file", "duration", "text", "words"]
+    assert data["file"] == "a b/my talk.wav" and data["duration"] == 10.0
     assert data["text"] == "hello world it's me"
     assert data["words"][0] == {"word": "hello", "start": 0.5, "end": 1.0, "confidence": 0.875}
     assert json.loads(to_json(EMPTY))["words"] == []
@@ -62,6 +62,7 @@ def test_ctm() -> None:
     assert len(to_ctm(SMALL).splitlines()) == 4
     assert to_ctm(EMPTY) == ""
     assert to_ctm(transcript([("a", 0, 1)], file=None)).startswith("stream 1 ")
+    assert to_ctm(SMALL, "day 1/talk").startswith("day_1/talk 1 0.50 ")
     # as it is scored: words as they are written, but for the punctuation after them
     said = transcript([("Mr.", 0, 1), ("O'Brien's,", 1, 2), ("twenty-one...", 2, 3), ("?", 3, 4)])
     assert [line.split()[4] for line in to_ctm(said).splitlines()] == ["Mr", "O'Brien's", "twenty-one", "?"]

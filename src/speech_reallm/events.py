@@ -1,12 +1,30 @@
-"""What a stream reports: events while it runs, a transcript at its end. All times are seconds of audio."""
+"""What a stream reports: events while it runs, a transcript at its end.
+
+All times are seconds of audio, rounded to milliseconds, so that they are the same wherever they are shown.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+class _Rounded:
+    """Numbers as they are shown: 1.32 and not 1.3199999999999998. Rounding keeps the order of times."""
+
+    __slots__ = ()
+    # digits behind the point, where it is not a time
+    _DIGITS: ClassVar[dict[str, int]] = {"confidence": 4, "rtf": 4}
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:  # type: ignore[attr-defined]
+            value = getattr(self, name)
+            if isinstance(value, float):
+                object.__setattr__(self, name, round(float(value), self._DIGITS.get(name, 3)))
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class Word(_Rounded):
     """One word, with the punctuation that the model writes to it ("seems,").
 
     The model says which chunk a piece of text ends in, no more; `start` and `end` are estimated from
@@ -25,7 +43,7 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Partial:
+class Partial(_Rounded):
     """More text of the current segment. Append it: what was shown is never taken back.
 
     All `text` of a segment, joined without anything between, is the `text` of its Final. It may end in
@@ -41,7 +59,7 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
-class Final:
+class Final(_Rounded):
     """A finished segment. Comes once for each segment and never changes afterwards."""
 
     text: str
@@ -51,21 +69,21 @@ class Final:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(_Rounded):
     """The speaker has paused: there was silence up to `time`. Follows the Final of the segment, and ends the turn."""
 
     time: float
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechStarted:
+class SpeechStarted(_Rounded):
     """A turn has begun: its first word is about to come. `time`: when its sound began. Only with `turn_events`."""
 
     time: float
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointProposed:
+class EndpointProposed(_Rounded):
     """The turn may be over: it has been silent since `time`. Only with `turn_events`.
 
     It is confirmed by Endpoint or taken back by EndpointRetracted. The last words may come after it. An Endpoint
@@ -76,7 +94,7 @@ class EndpointProposed:
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointRetracted:
+class EndpointRetracted(_Rounded):
     """The turn goes on: there was sound again at `time`. Only with `turn_events`."""
 
     time: float
@@ -86,10 +104,11 @@ Event = Partial | Final | Endpoint | SpeechStarted | EndpointProposed | Endpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transcript:
+class Transcript(_Rounded):
     """The text of a whole file or stream.
 
-    `duration`: seconds of audio. `rtf`: seconds of computing per second of audio, 0 for no audio.
+    `duration`: seconds of audio. `rtf`: seconds of computing (of work, not of waiting) per second of audio, 0 for
+    no audio; transcripts that differ in nothing else are equal.
     `events`: those that finishing the stream brought about, not reported before.
     """
 
@@ -97,7 +116,7 @@ class Transcript:
     words: tuple[Word, ...]
     segments: tuple[Final, ...]
     duration: float
-    rtf: float
+    rtf: float = field(compare=False)
     file: str | None = None
     events: tuple[Event, ...] = ()
 

@@ -20,8 +20,8 @@ def segment_jsonl(segment: Final, file: str | None = None) -> str:
     """The line that a segment is in `jsonl`: an object with file, start, end, text, words."""
     fields = {
         "file": file,
-        "start": round(segment.start, 3),
-        "end": round(segment.end, 3),
+        "start": segment.start,
+        "end": segment.end,
         "text": segment.text,
         "words": _words(segment.words),
     }
@@ -39,13 +39,15 @@ def to_jsonl(transcript: Transcript) -> str:
 
 
 def to_json(transcript: Transcript) -> str:
-    """One object on one line: file, duration, text, words (word, start, end, confidence), rtf."""
+    """One object on one line: file, duration, text, words (word, start, end, confidence).
+
+    The same recording gives the same line every time: how fast it went is no part of it.
+    """
     fields = {
         "file": transcript.file,
-        "duration": round(transcript.duration, 3),
+        "duration": transcript.duration,
         "text": transcript.text,
         "words": _words(transcript.words),
-        "rtf": round(transcript.rtf, 4),
     }
     return json.dumps(fields, ensure_ascii=False) + "\n"
 
@@ -54,9 +56,9 @@ def _words(words: Sequence[Word]) -> list[dict[str, str | float]]:
     return [
         {
             "word": word.word,
-            "start": round(word.start, 3),
-            "end": round(word.end, 3),
-            "confidence": round(word.confidence, 4),
+            "start": word.start,
+            "end": word.end,
+            "confidence": word.confidence,
         }
         for word in words
     ]
@@ -79,12 +81,14 @@ def to_vtt(transcript: Transcript) -> str:
     return "\n".join(cues)
 
 
-def to_ctm(transcript: Transcript) -> str:
+def to_ctm(transcript: Transcript, name: str | None = None) -> str:
     """NIST CTM: file, channel, start, duration, word, confidence; one line a word.
+
+    name: of the recording; None: that of the file, without folders and suffix.
 
     Words are without the punctuation after them, which the programs that score this format take for letters.
     """
-    name = "_".join(Path(transcript.file or "stream").stem.split()) or "stream"
+    name = "_".join((name or Path(transcript.file or "stream").stem).split()) or "stream"
     lines = []
     for word in transcript.words:
         text = word.word.rstrip(CLOSING) or word.word

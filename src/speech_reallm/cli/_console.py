@@ -87,7 +87,9 @@ class _NoInput(io.TextIOBase):
 
     @property
     def buffer(self) -> Any:
-        raise UserError("there is no standard input to read: it is closed; pipe something into it, or name a file")
+        raise UserError(
+            "there is no standard input to read: it is closed; pipe something into it, or name a file"
+        )
 
 
 @contextlib.contextmanager
@@ -101,7 +103,8 @@ def standard_streams() -> Iterator[None]:
     sys.stderr = _Errors(before[2] or open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     if hasattr(before[1], "reconfigure") and before[1].errors in ("strict", "surrogateescape"):
         # a letter that the console lacks is written as \xe9; what is piped on stays as it is where it can
-        before[1].reconfigure(errors="backslashreplace")
+        with contextlib.suppress(OSError, ValueError):
+            before[1].reconfigure(errors="backslashreplace")
     try:
         yield
     finally:

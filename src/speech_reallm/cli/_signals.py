@@ -24,7 +24,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def exit_code() -> int:
-    """What a shell reports of a program that the signal ended: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    """What a shell reports of a program that a signal ended: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
     return 128 + (_first or signal.SIGINT)
 
 

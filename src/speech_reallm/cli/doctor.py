@@ -54,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         video = _missing("media")
         speed = f"ready, {1 / speeds[0].rtf:.0f} times faster than they last" if speeds else "ready"
-        _line("recordings", f"{speed}; for video and M4A: {video}" if video else f"{speed}; video and M4A, too")
+        _line(
+            "recordings", f"{speed}; for video and M4A: {video}" if video else f"{speed}; video and M4A, too"
+        )
     _line("microphone", problem or _microphone(speeds))
     _line("server", problem or _extra("serve"))
     training = [_extra("train"), _extra("evaluate")]

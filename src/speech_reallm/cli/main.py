@@ -48,6 +48,7 @@ EPILOG = """examples:
   reallm doctor
 """
 
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     before = warnings.showwarning
@@ -79,7 +80,9 @@ def _run(argv: Sequence[str] | None) -> int:
     except ModuleNotFoundError as err:
         if (err.name or "speech_reallm").split(".")[0] == "speech_reallm":
             raise
-        return _error(f"this command needs {err.name.split('.')[0]}: {install_command(err.name.split('.')[0])}")
+        return _error(
+            f"this command needs {err.name.split('.')[0]}: {install_command(err.name.split('.')[0])}"
+        )
     except OSError as err:
         # a disk that is full, a file that vanished: nothing that a traceback would explain
         return _error(": ".join(str(part) for part in (err.filename, err.strerror or err) if part))

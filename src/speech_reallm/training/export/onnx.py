@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...extras import install_command
 from ...modelfolder import WIDE_ENCODER
 from ..config import ModelConfig
 from ..model.reallm import ReaLLM, State
@@ -86,7 +87,7 @@ def export_graphs(model: ReaLLM, folder: Path, packed: Packed = None) -> None:
     try:
         import onnx  # noqa: F401 - torch says so with twenty lines more
     except ImportError:
-        raise UserError("export needs onnx: pip install 'speech-reallm[train]'") from None
+        raise UserError(f"export needs onnx: {install_command('onnx')}") from None
     model = model.eval().float().cpu()
     batch = 2
     one = torch.ones(batch, dtype=torch.int64)
