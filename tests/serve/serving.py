@@ -24,8 +24,15 @@ PATIENCE = 60
 class Running:
     """A server that runs; `port`, `service`, and `stop()`, which lets it drain."""
 
-    def __init__(self, recognizer: Recognizer, tls: ssl.SSLContext | None = None, **settings: Any) -> None:
-        self.server = Server(recognizer, Settings(**settings), bind("127.0.0.1", 0), tls)
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        tls: ssl.SSLContext | None = None,
+        wyoming: bool = False,
+        **settings: Any,
+    ) -> None:
+        extra = bind("127.0.0.1", 0) if wyoming else None
+        self.server = Server(recognizer, Settings(**settings), bind("127.0.0.1", 0), tls, extra)
         self.port, self.service = self.server.port, self.server.service
         self.started = threading.Event()
         startup = self.server.startup

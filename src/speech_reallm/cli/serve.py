@@ -14,6 +14,7 @@ EPILOG = """examples:
   reallm serve                                      the page is at http://127.0.0.1:8000
   reallm serve --host 0.0.0.0 --api-key-file keys   for others, who need one of the keys
   reallm serve --sessions 200 --threads 2
+  reallm serve --wyoming 0.0.0.0:10300              speech-to-text for Home Assistant
   reallm serve --tls-cert cert.pem --tls-key key.pem --log-file server.log
 
 One key a line in the file; REALLM_API_KEY holds one, too. With --tls-cert, or behind a proxy that adds TLS, browsers
@@ -75,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="size of an uploaded file (default: %(default)s)",
     )
     parser.add_argument(
+        "--wyoming",
+        metavar="[ADDRESS:]PORT",
+        help="speak Home Assistant's protocol at this port, too (needs the extra wyoming)",
+    )
+    parser.add_argument(
         "--tls-cert", metavar="FILE", help="serve https and wss with this certificate (PEM, with its chain)"
     )
     parser.add_argument(
@@ -111,10 +117,19 @@ def run(args: argparse.Namespace) -> int:
         origins=tuple(dict.fromkeys(origin for text in args.origin for origin in read_origin(text))),
         log_transcripts=args.log_transcripts,
     )
+    wyoming = read_address(args.wyoming, args.host) if args.wyoming else None
     tls = server.tls_context(args.tls_cert, args.tls_key)
     log.set_up(args.log_level, args.log_file)
     recognizer = Recognizer.load(args.model, threads=args.threads, delay=args.delay)
-    return server.run(recognizer, settings, args.host, args.port, tls)
+    return server.run(recognizer, settings, args.host, args.port, tls, wyoming)
+
+
+def read_address(text: str, host: str) -> tuple[str, int]:
+    """PORT or ADDRESS:PORT; host: the address where none is given. Raises UserError."""
+    address, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit()):
+        raise UserError(f"--wyoming {text}: a port, as 10300, or an address and a port, as 0.0.0.0:10300")
+    return address.strip("[]") or host, int(port)
 
 
 def read_keys(file: str | None) -> tuple[str, ...]:

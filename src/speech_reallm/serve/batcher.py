@@ -110,7 +110,7 @@ class Session:
         self._unsent = 0
         self._outbox: deque[Event] = deque()
         self._failure: Refused | None = None
-        self._news, self._room = asyncio.Event(), asyncio.Event()
+        self._news, self._room, self._ending = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @property
     def seconds(self) -> float:
@@ -178,12 +178,17 @@ class Session:
         else:
             self._batcher._end_turn(self)
 
+    async def wait_ended(self) -> None:
+        """Until no more audio is taken: the client has finished, the server is going down, or the session is over."""
+        await self._ending.wait()
+
     def finish(self, reason: Refused | None = None) -> None:
         """No more audio comes: what has come is answered, then `events` ends. reason: goes to `stopped`."""
         if not self.ended:
             self.stopped = reason
             self._batcher._end(self)
         self._room.set()
+        self._ending.set()
 
     def close(self) -> None:
         """Drop whatever is left and free the place. May be called again."""
@@ -191,6 +196,7 @@ class Session:
             self._clock.cancel()
         self._batcher._close(self)
         self._room.set()
+        self._ending.set()
         self._news.set()
 
     async def events(self) -> AsyncIterator[list[Event]]:
@@ -213,6 +219,8 @@ class Session:
     def _deliver(self, events: Sequence[Event], over: bool, failure: Refused | None) -> None:
         self._outbox += events
         self._over = self._over or over
+        if self._over:
+            self._ending.set()
         self._failure = self._failure or failure
         self._news.set()
         self._room.set()

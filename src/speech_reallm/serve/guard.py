@@ -96,11 +96,14 @@ class Guard:
             )
 
     def count(self, request: HTTPConnection) -> None:
+        """One more session or upload from where this comes from."""
+        self.count_address(request.client.host if request.client else "")
+
+    def count_address(self, address: str) -> None:
         """One more session or upload from this address."""
         rate = self._settings.per_minute
         if not rate:
             return
-        address = request.client.host if request.client else ""
         now = time.monotonic()
         tokens, when = self._buckets.pop(address, (float(rate), now))
         tokens = min(float(rate), tokens + (now - when) * rate / 60)

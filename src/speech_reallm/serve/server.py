@@ -31,10 +31,17 @@ class Server(uvicorn.Server):
         settings: Settings,
         sock: socket.socket,
         tls: ssl.SSLContext | None = None,
+        wyoming: socket.socket | None = None,
     ) -> None:
+        """wyoming: where the Wyoming protocol is spoken, too. Raises UserError where its package is missing."""
         app = make_app(recognizer, settings)
         self.service = app.state.service
         self._socket = sock
+        self._wyoming = None
+        if wyoming is not None:
+            from .wyoming import Wyoming
+
+            self._wyoming = Wyoming(self.service, wyoming)
         self._scheme = "https" if tls else "http"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -69,12 +76,19 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._wyoming is not None:
+            await self._wyoming.start()
         host, port = self._socket.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         model = self.service.recognizer.model.name
         log.info("listening", extra={"url": f"{self._scheme}://{shown}:{port}", "port": port, "model": model})
         if not self.service.settings.keys and not ipaddress.ip_address(host).is_loopback:
             log.warning("no API key: whoever can reach this address may use it (--api-key-file)")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._wyoming is not None:
+            await self._wyoming.stop()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """For SIGTERM and SIGINT; comes in the main thread, between any two steps of the event loop."""
@@ -97,11 +111,11 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, option: str = "--port") -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises UserError where that is not possible."""
     if not 0 <= port <= 65535:
         # the resolver would take what is left of it modulo 65536
-        raise UserError(f"--port must be from 0 to 65535, not {port}")
+        raise UserError(f"{option} must be from 0 to 65535, not {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -116,7 +130,7 @@ def bind(host: str, port: int) -> socket.socket:
         sock.bind(address)
     except OSError as err:
         sock.close()
-        raise UserError(f"cannot listen at {host}:{port}: {err.strerror}; try another --port") from None
+        raise UserError(f"cannot listen at {host}:{port}: {err.strerror}; try another {option}") from None
     return sock
 
 
@@ -143,10 +157,16 @@ def tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | No
 
 
 def run(
-    recognizer: Recognizer, settings: Settings, host: str, port: int, tls: ssl.SSLContext | None = None
+    recognizer: Recognizer,
+    settings: Settings,
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None = None,
+    wyoming: tuple[str, int] | None = None,
 ) -> int:
-    """Serve until told to stop."""
-    server = Server(recognizer, settings, bind(host, port), tls)
+    """Serve until told to stop. wyoming: address and port for that protocol."""
+    extra = bind(*wyoming, option="--wyoming") if wyoming else None
+    server = Server(recognizer, settings, bind(host, port), tls, extra)
     # uvicorn would raise the signal again at its end; a server that was asked to stop has succeeded
     server.run()
     return 0

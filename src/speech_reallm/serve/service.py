@@ -69,14 +69,17 @@ class Service:
 
     @contextlib.contextmanager
     def session(
-        self, session: Session, request: HTTPConnection, audio: Callable[[], float] | None = None
+        self, session: Session, request: HTTPConnection | str | None, audio: Callable[[], float] | None = None
     ) -> Iterator[None]:
         """Keeps the books of a session and closes it in the end, whatever happens.
 
         Raises Refused as the body does, and for any fault. That the client is gone is no fault.
-        audio: seconds that came in all, where others took the session's place.
+        request: or the address that the client is at. audio: seconds that came in all, where others took the
+        session's place.
         """
-        client = request.client.host if request.client else None
+        client = request
+        if isinstance(request, HTTPConnection):
+            client = request.client.host if request.client else None
         options = session.options
         log.info(
             "session opened",
