@@ -20,6 +20,10 @@ help:
 demo: .venv/.runtime
 	@echo "$(DEMO), as if it were spoken just now:"
 	@$(V) -m speech_reallm transcribe $(DEMO) --live --out $(OUT)/
+	@echo
+	@echo "next: your own file    .venv/bin/reallm transcribe FILE"
+	@echo "      the microphone   $(V) -m pip install -e '.[listen]' && .venv/bin/reallm listen"
+	@echo "      a web page       $(V) -m pip install -e '.[serve]' && .venv/bin/reallm serve"
 
 test: .venv/.dev
 	$(V) -m pytest

@@ -25,7 +25,11 @@ async def speak(socket, file: soundfile.SoundFile) -> None:
 
 async def main(name: str) -> None:
     file = soundfile.SoundFile(name)
-    async with connect(f"{SERVER}/v1/stream?rate={file.samplerate}") as socket:
+    try:
+        connection = await connect(f"{SERVER}/v1/stream?rate={file.samplerate}")
+    except OSError:
+        sys.exit(f"no server answers at {SERVER}; start one: reallm serve")
+    async with connection as socket:
         speaking = asyncio.create_task(speak(socket, file))
         async for message in socket:
             event = json.loads(message)
@@ -38,4 +42,6 @@ async def main(name: str) -> None:
         await speaking
 
 
+if len(sys.argv) != 2:
+    sys.exit(f"usage: python {sys.argv[0]} FILE   (and in another terminal: reallm serve)")
 asyncio.run(main(sys.argv[1]))

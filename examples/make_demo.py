@@ -16,10 +16,6 @@ import soundfile
 import soxr
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "recipes/tools"))
-
-from voices import RATE, Voices  # noqa: E402
-
 SCRIPT = [
     ("af_heart", "Good morning. I am speaking, and you can read my words while I say them."),
     ("am_michael", "The computer hears a small piece of sound, and asks itself: what was the next word?"),
@@ -32,6 +28,11 @@ SAMPLE = HERE.parent / "src/speech_reallm/cli/voice.opus"
 
 
 def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: python {sys.argv[0]} FOLDER_OF_VOICES   (see recipes/tools/voices.py)")
+    sys.path.insert(0, str(HERE.parent / "recipes/tools"))
+    from voices import RATE, Voices
+
     voices = Voices(Path(sys.argv[1]))
     silence = np.zeros(int(PAUSE * RATE), np.float32)
     parts = [silence[: len(silence) // 2]]

@@ -6,6 +6,8 @@ import soundfile
 
 from speech_reallm import Recognizer
 
+if len(sys.argv) < 2:
+    sys.exit(f"usage: python {sys.argv[0]} FILE ...")
 recognizer = Recognizer.load()
 files = [soundfile.SoundFile(name) for name in sys.argv[1:]]
 streams = [recognizer.stream(sample_rate=file.samplerate) for file in files]

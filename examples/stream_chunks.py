@@ -15,6 +15,8 @@ def show(events):
             print()
 
 
+if len(sys.argv) != 2:
+    sys.exit(f"usage: python {sys.argv[0]} FILE")
 audio = soundfile.SoundFile(sys.argv[1])
 stream = Recognizer.load().stream(sample_rate=audio.samplerate)
 for block in audio.blocks(blocksize=audio.samplerate // 10, dtype="float32"):

@@ -4,6 +4,8 @@ import sys
 
 from speech_reallm import Recognizer
 
+if len(sys.argv) != 2:
+    sys.exit(f"usage: python {sys.argv[0]} FILE")
 recognizer = Recognizer.load()
 transcript = recognizer.transcribe(sys.argv[1])
 print(transcript.text)

@@ -5,6 +5,8 @@ import sys
 from speech_reallm import Recognizer
 from speech_reallm.batch import transcribe_files
 
+if len(sys.argv) < 2:
+    sys.exit(f"usage: python {sys.argv[0]} FILE ...")
 files = sys.argv[1:]
 for result in transcribe_files(Recognizer.load(), files):
     print(f"{files[result.index]}: {result.error or result.transcript.text}")

@@ -103,3 +103,10 @@ def test_subtitles(heard: list[str]) -> None:
     srt = run("subtitles.py", DEMO)
     assert srt.startswith("1\n00:00:")
     assert words(re.sub(r"^\d.*$", "", srt, flags=re.MULTILINE)) == heard
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in EXAMPLES.glob("*.py") if p.name != "microphone.py"))
+def test_without_an_argument_an_example_says_what_it_wants(name: str) -> None:
+    done = subprocess.run([sys.executable, str(EXAMPLES / name)], capture_output=True, text=True)
+    assert done.returncode and done.stderr.startswith(f"usage: python {EXAMPLES / name} F")
+    assert done.stderr.count("\n") == 1
