@@ -6,7 +6,7 @@ DEMO := examples/demo.opus
 OUT := out
 PIP := $(V) -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo test check format types docs release clean
+.PHONY: help demo test check format types docs pictures release clean
 
 help:
 	@echo "make demo    transcribe $(DEMO) live, with the built-in model"
@@ -15,6 +15,7 @@ help:
 	@echo "make format  format the code and sort its imports"
 	@echo "make docs    build the documentation site into site/ and check its links"
 	@echo "make release build wheel and sdist into dist/, try them in clean environments, write checksums"
+	@echo "make pictures make docs/live.svg and docs/web-page.png from a real run (needs Chromium)"
 	@echo "make clean   remove .venv and caches; $(OUT)/ stays"
 
 demo: .venv/.runtime
@@ -44,6 +45,10 @@ docs: .venv/.dev
 
 release: .venv/.dev
 	$(V) scripts/release.py --out dist
+
+pictures: .venv/.dev
+	$(V) scripts/live_terminal.py
+	$(V) scripts/web_page.py
 
 .venv/.runtime: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

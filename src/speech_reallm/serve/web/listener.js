@@ -84,8 +84,8 @@ export class Listener {
   /** No more sound; the last words still come. Again, while the connection is lost: give up on them. */
   stop() {
     if (this.stopped && this.state === "lost") {
-      this.givenUp = true;
-      this.opening.abort(new Failure("lost", "The last words were not recognised: the connection was lost."));
+      this.givenUp = new Failure("lost", "The connection was lost. What was recognised is on the page.");
+      this.opening.abort(this.givenUp);
     }
     this.stopped = true;
     this.source.stop();
@@ -140,10 +140,11 @@ export class Listener {
       }
       const hopeless = FATAL.has(failure.code) || (failure.code === "internal" && this.fruitless >= MAX_FRUITLESS);
       const limit = this.ended ? GIVE_UP_ENDING_SECONDS : GIVE_UP_SECONDS;
-      if (hopeless || this.givenUp || seconds > limit) throw failure;
+      if (this.givenUp) throw this.givenUp;
+      if (hopeless || seconds > limit) throw failure;
       this.tell("lost");
       await this.pause(RETRY_SECONDS[Math.min(attempt, RETRY_SECONDS.length - 1)] * (0.8 + 0.4 * Math.random()));
-      if (this.givenUp) throw failure;
+      if (this.givenUp) throw this.givenUp;
       try {
         await this.connect();
         this.tell(this.ended ? "ending" : "running");
