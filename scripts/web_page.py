@@ -17,7 +17,6 @@ import threading
 from pathlib import Path
 
 import soundfile
-from selenium import webdriver
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs" / "web-page.png"
@@ -57,13 +56,12 @@ def take(url: str, folder: Path) -> None:
         metrics = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": SCALE, "mobile": False}
         page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         page.driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
-        page.click("listen")
+        # by script: a pointer on the page might come to lie on a word, which would show its time
+        press = "document.getElementById('listen').click()"
+        page.js(press)
         page.until(lambda: len(page.words) > WORDS)
-        # the pointer on the button, and not on a word, which would show its time
-        webdriver.ActionChains(page.driver).move_to_element(page.find("listen")).perform()
-        page.until(lambda: not page.js("return document.querySelector('.word:hover')"))
         page.driver.save_screenshot(str(OUT))
-        page.click("listen")
+        page.js(press)
         page.until(page.idle)
 
 
