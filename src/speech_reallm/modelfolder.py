@@ -12,7 +12,9 @@ from typing import Any
 from .audio import SAMPLE_RATE
 from .errors import UserError
 
-FORMAT = 2
+FORMAT = 3
+# folders of format 2, whose graphs take a batch of streams and give whole caches, run as well
+FORMATS = (2, FORMAT)
 # the graphs may refer to weights in model.safetensors
 FILES = ("encoder.onnx", "decoder.onnx", "model.safetensors", "tokenizer.model")
 # the encoder for the larger label delays of a model that has two (`encoders` in config.json)
@@ -96,7 +98,7 @@ def open_folder(name: str | Path | None = None) -> ModelFolder:
     config = _read_config(path / "config.json")
     where = f"{path / 'config.json'}"
     version = config.get("format")
-    if version != FORMAT or isinstance(version, bool):
+    if version not in FORMATS or isinstance(version, bool):
         newer = isinstance(version, int) and version > FORMAT
         advice = "update speech-reallm" if newer else "export the model again"
         raise UserError(f"{where}: model format {version!r}, this version reads {FORMAT}; {advice}")

@@ -43,7 +43,7 @@ class Recognizer:
     def load(cls, model: str | Path | None = None, threads: int = 1, delay: int | None = None) -> Recognizer:
         """Load a model folder; None or "default" is the model inside the package.
 
-        threads: CPU threads for one step. delay: label delay in chunks for streams that name none.
+        threads: streams computed at once, each on a thread. delay: label delay in chunks for streams that name none.
         Raises UserError for a folder that is missing, damaged or of another format.
         """
         folder = open_folder(model)

@@ -196,7 +196,7 @@ def test_streams_out_of_step_are_as_each_alone(engine: Engine, plan: list[list[i
         assert ids(result) == ids(single)[: len(result)]
         for a, b in zip(result, single, strict=False):
             assert a.index == b.index
-            np.testing.assert_allclose(a.log_probs, b.log_probs, atol=1e-4)
+            assert a.log_probs == b.log_probs
     assert [len(r) for r in results] == [max(0, u - 2) for u in used]
 
 
@@ -207,9 +207,8 @@ def test_state_never_grows(engine: Engine) -> None:
         engine.step(states, [chunks(3, s) for s in range(3)])
     assert [s.nbytes for s in states] == before
     for state in states:
-        # a view would keep the arrays of the whole batch alive
-        arrays = [*state.encoder.values(), *state.decoder.values()]
-        assert all(a.base is None or a.base.nbytes == a.nbytes for a in arrays)
+        # a view would keep the arrays of others alive
+        assert all(a.base is None for a in (*state.encoder.values(), *state.decoder.values()))
 
 
 def test_nothing_to_do(engine: Engine) -> None:
@@ -292,7 +291,7 @@ def test_no_such_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"format": 3}, "format 3.*update"),
+        ({"format": 4}, "format 4.*update"),
         ({"format": 1}, "format 1.*export the model again"),
         ({"format": None}, "export"),
         ({"sample_rate": 8000}, "sample_rate"),

@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="FOLDER", help="a model folder (default: the built-in one)")
     parser.add_argument("--delay", type=int, metavar="CHUNKS", help="label delay of sessions that name none")
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="CPU threads (default: %(default)s)"
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="streams at once, each on a CPU thread (default: %(default)s)",
     )
     parser.add_argument(
         "--sessions",

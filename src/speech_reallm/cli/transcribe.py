@@ -94,7 +94,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="label delay: fewer chunks come out sooner, more are surer (default: the model's own)",
     )
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="CPU threads (default: %(default)s)"
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="streams at once, each on a CPU thread (default: %(default)s)",
     )
 
 

@@ -8,12 +8,14 @@ import numpy as np
 
 from ..errors import UserError
 from ..modelfolder import ModelFolder
-from .graphs import Signature, expect
+from .graphs import Ring, Signature, expect, ring
 from .ring import sink_ring_slot
-from .step_decoder import Arrays, check_decoder, write_past
+from .step_decoder import Arrays, Past, check_decoder
 
 # names of the graph's inputs, which are a file format
-CHUNK, CHUNKS_SINCE_PIECE, FRAMES = "chunk", "waited", "frames"
+CHUNK, CHUNKS_SINCE_PIECE = "chunk", "waited"
+# in folders of format 2 the frames themselves, else the keys and values that each layer makes of them
+FRAMES, KEYS_AND_VALUES = "frames", "cross."
 
 
 class CrossAttentionSteps:
@@ -28,6 +30,8 @@ class CrossAttentionSteps:
             raise UserError(f"{folder.file('config.json')}: window must be a whole number from 3 on")
         self.folder = folder
         self.chunks = folder.cross_attention_chunks
+        self._past: Past
+        self._frames: dict[str, Ring] = {}
 
     def describe(self) -> dict[str, Any]:
         return {"decoder": "cross-attending", "cross_attention_chunks": self.chunks}
@@ -36,34 +40,48 @@ class CrossAttentionSteps:
         path = self.folder.file("decoder.onnx")
         for name in (CHUNK, CHUNKS_SINCE_PIECE):
             expect(inputs, name, (), np.int64, path)
-        size, width = expect(inputs, FRAMES, (None, None), np.float32, path)
-        frames_per_chunk, rest = divmod(size, self.chunks)
-        if rest or not frames_per_chunk:
+        self._frames = {
+            name: self._ring(name, inputs, encoder_outputs)
+            for name in inputs
+            if name == FRAMES or name.startswith(KEYS_AND_VALUES)
+        }
+        if not self._frames:
+            raise UserError(f"{path} has no {FRAMES}; export the model again")
+        others = (CHUNK, CHUNKS_SINCE_PIECE, *self._frames)
+        self._past = check_decoder(self.folder, inputs, outputs, encoder_outputs, others)
+
+    def _ring(self, name: str, inputs: Signature, encoder_outputs: Signature) -> Ring:
+        """The ring of the last chunks' frames, or of a layer's keys or values of these. Raises UserError."""
+        path, encoder = self.folder.file("decoder.onnx"), self.folder.file("encoder.onnx")
+        if name == FRAMES:
+            size, width = expect(inputs, FRAMES, (None, None), np.float32, path)
+            frames_per_chunk, rest = divmod(size, self.chunks)
+            if rest or not frames_per_chunk:
+                raise UserError(
+                    f"{path}: frames holds {size}, which {self.chunks} chunks (config.json) cannot "
+                    "share evenly; export the model again"
+                )
+            expect(encoder_outputs, FRAMES, (frames_per_chunk, width), np.float32, encoder)
+            return Ring(1, frames_per_chunk, self.chunks)
+        made = ring(inputs, name, encoder_outputs, name, encoder)
+        if made.slots != self.chunks:
             raise UserError(
-                f"{path}: frames holds {size}, which {self.chunks} chunks (config.json) cannot "
-                "share evenly; export the model again"
+                f"{path}: {name} is {list(inputs[name][0])}, which does not hold the {self.chunks} chunks that "
+                "config.json asks for; export the model again"
             )
-        expect(
-            encoder_outputs, FRAMES, (frames_per_chunk, width), np.float32, self.folder.file("encoder.onnx")
-        )
-        check_decoder(self.folder, inputs, outputs, encoder_outputs, count=8)
+        return made
 
-    def next_chunk(
-        self, inputs: Arrays, row: int, chunk: int, embedding: np.ndarray, frames: np.ndarray | None
-    ) -> None:
-        assert frames is not None  # check() has seen to it
-        inputs["embedding"][row] = embedding
-        inputs[CHUNK][row] = chunk
-        inputs[CHUNKS_SINCE_PIECE][row] += 1
-        first = chunk % self.chunks * len(frames)
-        inputs[FRAMES][row, first : first + len(frames)] = frames
+    def next_chunk(self, inputs: Arrays, chunk: int, encoded: Arrays) -> None:
+        inputs["embedding"][:] = encoded["embedding"]
+        inputs[CHUNK][:] = chunk
+        inputs[CHUNKS_SINCE_PIECE] += 1
+        for name, place in self._frames.items():
+            place.write(inputs[name], encoded[name], chunk % self.chunks)
 
-    def commit(
-        self, inputs: Arrays, row: int, piece: int | None, keys: np.ndarray, values: np.ndarray
-    ) -> None:
+    def commit(self, inputs: Arrays, piece: int | None, outputs: Arrays) -> None:
         if piece is None:
             return
-        slot = sink_ring_slot(int(inputs["position"][row]), inputs["cache.k"].shape[2])
-        write_past(inputs, row, slot, keys, values)
-        inputs["piece"][row] = piece
-        inputs[CHUNKS_SINCE_PIECE][row] = 0
+        slot = sink_ring_slot(int(inputs["position"][0]), self._past.steps)
+        self._past.write(inputs, slot, outputs)
+        inputs["piece"][:] = piece
+        inputs[CHUNKS_SINCE_PIECE][:] = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,8 @@ def signature(session: OnnxSession, path: Path) -> tuple[Signature, Signature]:
                 raise UserError(f"{path}: {node.name} has the type {node.type}; export the model again")
             if not node.shape or (fixed and any(d is None or d < 0 for d in shape)):
                 raise UserError(f"{path}: {node.name} has no fixed shape, {node.shape}; export it again")
-            if isinstance(node.shape[0], int):
-                raise UserError(f"{path}: {node.name} has no batch dimension, {node.shape}; export it again")
+            if isinstance(node.shape[0], int) and node.shape[0] != 1:
+                raise UserError(f"{path}: {node.name} is not for one stream, {node.shape}; export it again")
             found[node.name] = (shape, _DTYPES[node.type])
         both.append(found)
     return both[0], both[1]
@@ -65,17 +65,68 @@ def expect(
     return own
 
 
-def check_encoder(inputs: Signature, outputs: Signature, chunk_samples: int, path: Path) -> Signature:
-    """What of a stream an encoder keeps from one call to the next: its `state.*` inputs. Raises UserError."""
+class Ring(NamedTuple):
+    """How an output of a graph goes into a state that is never copied, but written one slot at a time.
+
+    axis: of the state, in which a slot has `size` places, `slots` of them; None where the output replaces all of it.
+    squeezed: the output lacks that axis.
+    """
+
+    axis: int | None
+    size: int
+    slots: int
+    squeezed: bool = False
+
+    def write(self, state: np.ndarray, new: np.ndarray, slot: int) -> None:
+        """Both with their batch dimension of 1; `state` is changed in place."""
+        if self.axis is None:
+            state[...] = new
+            return
+        first = slot * self.size
+        place = (slice(None),) * self.axis + (slice(first, first + self.size),)
+        state[place] = np.expand_dims(new, self.axis) if self.squeezed else new
+
+
+def ring(inputs: Signature, name: str, outputs: Signature, new: str, path: Path) -> Ring:
+    """How the output `new` goes into the input `name`: their shapes differ in one dimension at most, that of the slots.
+
+    Raises UserError naming `path`, the graph with the output, where they do not fit.
+    """
+    shape, dtype = inputs[name]
+    found = outputs.get(new, (shape, dtype))[0]
+    axes = [i for i, (a, b) in enumerate(zip(shape, found, strict=False)) if b is not None and a != b]
+    axis = axes[0] if axes else None
+    expect(outputs, new, tuple(None if i == axis else d for i, d in enumerate(shape)), dtype, path)
+    if axis is None:
+        return Ring(None, 0, 1)
+    size = found[axis]
+    if not size or shape[axis] % size:
+        raise UserError(
+            f"{path}: {new} is {list(found)}, of which {name} {list(shape)} is no multiple; export it again"
+        )
+    return Ring(axis + 1, size, shape[axis] // size)
+
+
+def check_encoder(
+    inputs: Signature, outputs: Signature, chunk_samples: int, path: Path
+) -> tuple[Signature, dict[str, Ring]]:
+    """What of a stream an encoder keeps from one call to the next: its `state.*` and `ring.*` inputs, and the rings.
+
+    Raises UserError.
+    """
     expect(inputs, "audio", (chunk_samples,), np.float32, path)
     expect(inputs, "delay", (), np.int64, path)
     expect(outputs, "embedding", (None,), np.float32, path)
     states = {n: spec for n, spec in inputs.items() if n not in ("audio", "delay")}
+    rings = {}
     for name, (shape, dtype) in states.items():
-        if not name.startswith("state."):
+        if name.startswith("ring."):
+            rings[name] = ring(inputs, name, outputs, f"new_{name}", path)
+        elif name.startswith("state."):
+            expect(outputs, f"new_{name}", shape, dtype, path)
+        else:
             raise UserError(f"{path}: unexpected input {name}; export the model again")
-        expect(outputs, f"new_{name}", shape, dtype, path)
-    return states
+    return states, rings
 
 
 def state_bytes(*kept: Signature) -> int:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ..modelfolder import ModelFolder
 from .graphs import Signature
 from .ring import ring_slot
-from .step_decoder import Arrays, check_decoder, write_past
+from .step_decoder import Arrays, Past, check_decoder
 
 # in the place of a piece: the input of this step is the embedding
 EMBEDDING = -1
@@ -20,23 +18,19 @@ class InterleavingSteps:
 
     def __init__(self, folder: ModelFolder) -> None:
         self.folder = folder
+        self._past: Past
 
     def describe(self) -> dict[str, Any]:
         return {"decoder": "interleaving", "cross_attention_chunks": 0}
 
     def check(self, inputs: Signature, outputs: Signature, encoder_outputs: Signature) -> None:
-        check_decoder(self.folder, inputs, outputs, encoder_outputs, count=5)
+        self._past = check_decoder(self.folder, inputs, outputs, encoder_outputs, ())
 
-    def next_chunk(
-        self, inputs: Arrays, row: int, chunk: int, embedding: np.ndarray, frames: np.ndarray | None
-    ) -> None:
-        inputs["embedding"][row] = embedding
-        inputs["piece"][row] = EMBEDDING
+    def next_chunk(self, inputs: Arrays, chunk: int, encoded: Arrays) -> None:
+        inputs["embedding"][:] = encoded["embedding"]
+        inputs["piece"][:] = EMBEDDING
 
-    def commit(
-        self, inputs: Arrays, row: int, piece: int | None, keys: np.ndarray, values: np.ndarray
-    ) -> None:
-        slot = ring_slot(int(inputs["position"][row]), inputs["cache.k"].shape[2])
-        write_past(inputs, row, slot, keys, values)
+    def commit(self, inputs: Arrays, piece: int | None, outputs: Arrays) -> None:
+        self._past.write(inputs, ring_slot(int(inputs["position"][0]), self._past.steps), outputs)
         if piece is not None:
-            inputs["piece"][row] = piece
+            inputs["piece"][:] = piece

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import UserError
 from ..modelfolder import ModelFolder
-from .graphs import Signature, expect
+from .graphs import Ring, Signature, expect, ring
 
-# the inputs of a decoder's graph, for a batch of streams
+# inputs or outputs of a graph by name, each for one stream
 Arrays = dict[str, np.ndarray]
 
 
 class StepDecoder(Protocol):
-    """Feeds one kind of decoder graph. All methods but the first two change row `row` of its inputs in place."""
+    """Feeds one kind of decoder graph. next_chunk and commit change its inputs in place."""
 
     def describe(self) -> dict[str, Any]:
         """What `reallm models` says of the decoder: its kind as `decoder`, and its own settings."""
 
     def check(self, inputs: Signature, outputs: Signature, encoder_outputs: Signature) -> None:
-        """Raises UserError where the graphs are not those of such a decoder."""
+        """Raises UserError where the graphs are not those of such a decoder. To be called before all others."""
 
-    def next_chunk(
-        self, inputs: Arrays, row: int, chunk: int, embedding: np.ndarray, frames: np.ndarray | None
-    ) -> None:
-        """Go on to the embedding [D] of the chunk with this index; its frames [F, E] where the encoder gives them."""
+    def next_chunk(self, inputs: Arrays, chunk: int, encoded: Arrays) -> None:
+        """Go on to the chunk with this index, of which `encoded` are the encoder's outputs."""
 
-    def commit(
-        self, inputs: Arrays, row: int, piece: int | None, keys: np.ndarray, values: np.ndarray
-    ) -> None:
-        """Take in a step that emitted `piece`, None for BLANK, and its keys and values [L, H*d]."""
+    def commit(self, inputs: Arrays, piece: int | None, outputs: Arrays) -> None:
+        """Take in a step that emitted `piece`, None for BLANK; `outputs` are those of the graph."""
 
 
 def step_decoder(folder: ModelFolder) -> StepDecoder:
@@ -45,25 +42,54 @@ def step_decoder(folder: ModelFolder) -> StepDecoder:
     return InterleavingSteps(folder)
 
 
+class Past:
+    """The rings of keys and values of a decoder's past: `cache.*` inputs, each written from an output of the graph.
+
+    In folders of format 2 one ring, `cache.k` or `cache.v`, holds all layers, and the outputs are `new.k` and `new.v`.
+    """
+
+    def __init__(self, folder: ModelFolder, inputs: Signature, outputs: Signature) -> None:
+        """Raises UserError where the graph's rings do not hold the window of config.json."""
+        path, self.steps = folder.file("decoder.onnx"), folder.window - 1
+        self.rings: dict[str, tuple[str, Ring]] = {}
+        for name in (n for n in inputs if n.startswith("cache.")):
+            if name in ("cache.k", "cache.v"):
+                new = name.replace("cache", "new")
+                shape = expect(inputs, name, (None, self.steps, None), np.float32, path)
+                expect(outputs, new, (shape[0], shape[2]), np.float32, path)
+                self.rings[name] = new, Ring(2, 1, self.steps, squeezed=True)
+                continue
+            made = ring(inputs, name, outputs, f"new_{name}", path)
+            if made.slots != self.steps:
+                raise UserError(
+                    f"{path}: {name} is {list(inputs[name][0])}, which does not hold the {self.steps} steps that "
+                    "config.json asks for; export the model again"
+                )
+            self.rings[name] = f"new_{name}", made
+        if not self.rings:
+            raise UserError(f"{path} has no cache.k; export the model again")
+
+    def write(self, inputs: Arrays, slot: int, outputs: Arrays) -> None:
+        """Keys and values of a step go into `slot`, and the position moves on by one."""
+        for name, (new, place) in self.rings.items():
+            place.write(inputs[name], outputs[new], slot)
+        inputs["position"] += 1
+
+
 def check_decoder(
-    folder: ModelFolder, inputs: Signature, outputs: Signature, encoder_outputs: Signature, count: int
-) -> None:
-    """What holds for every kind: `count` inputs, the ring of the past, log-probabilities. Raises UserError."""
+    folder: ModelFolder,
+    inputs: Signature,
+    outputs: Signature,
+    encoder_outputs: Signature,
+    others: Collection[str],
+) -> Past:
+    """What holds for every kind: no inputs but the common ones and `others`, log-probabilities. Raises UserError."""
     path = folder.file("decoder.onnx")
     expect(inputs, "embedding", encoder_outputs["embedding"][0], np.float32, path)
     expect(inputs, "piece", (), np.int64, path)
     expect(inputs, "position", (), np.int64, path)
-    cache = expect(inputs, "cache.k", (None, folder.window - 1, None), np.float32, path)
-    expect(inputs, "cache.v", cache, np.float32, path)
-    if len(inputs) != count:
+    past = Past(folder, inputs, outputs)
+    if set(inputs) != {"embedding", "piece", "position", *past.rings, *others}:
         raise UserError(f"{path}: not a decoder's inputs: {', '.join(inputs)}; export the model again")
     expect(outputs, "log_probs", (folder.vocab_size,), np.float32, path)
-    for name in ("new.k", "new.v"):
-        expect(outputs, name, (cache[0], cache[2]), np.float32, path)
-
-
-def write_past(inputs: Arrays, row: int, slot: int, keys: np.ndarray, values: np.ndarray) -> None:
-    """Keys and values [L, H*d] of a step go into `slot` of the ring of a row, and its position moves on by one."""
-    inputs["cache.k"][row, :, slot] = keys
-    inputs["cache.v"][row, :, slot] = values
-    inputs["position"][row] += 1
+    return past

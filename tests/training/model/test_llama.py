@@ -9,17 +9,18 @@ from hypothesis import strategies as st
 
 from speech_reallm.training.config import DecoderConfig
 from speech_reallm.training.model.decoders.llama import REACH, LlamaDecoder
+from speech_reallm.training.model.encoders.block_attention import write_ring
 
 TINY = {"layers": 2, "dim": 32, "heads": 4, "ffn": 48}
 
 
 def run_steps(model: LlamaDecoder, x: torch.Tensor) -> torch.Tensor:
     """Logits [B, T, V] by step(), the caller keeping the ring."""
-    cache_k, cache_v = model.init_cache(len(x))
-    ring, logits = cache_k.shape[2], []
+    cache, logits = model.init_cache(len(x)), []
     for t in range(x.shape[1]):
-        out, k, v = model.step(x[:, t], torch.full((len(x),), t), cache_k, cache_v)
-        cache_k[:, :, t % ring], cache_v[:, :, t % ring] = k, v
+        position = torch.full((len(x),), t)
+        out, new = model.step(x[:, t], position, cache)
+        cache = {name: write_ring(cache[name], new[name], position % (model.window - 1)) for name in cache}
         logits.append(out)
     return torch.stack(logits, 1)
 
@@ -63,12 +64,12 @@ def test_positions_may_grow_without_bound():
     model = LlamaDecoder(DecoderConfig(**TINY, window=5), 20).eval()
     x = torch.randn(1, 12, 32)
     far = 4 * 10_000_000
-    cache_k, cache_v = model.init_cache(1)
+    cache = model.init_cache(1)
     with torch.no_grad():
         for t in range(12):
             position = torch.tensor([far + t])
-            out, k, v = model.step(x[:, t], position, cache_k, cache_v)
-            cache_k[:, :, (far + t) % 4], cache_v[:, :, (far + t) % 4] = k, v
+            out, new = model.step(x[:, t], position, cache)
+            cache = {name: write_ring(cache[name], new[name], position % 4) for name in cache}
         torch.testing.assert_close(out, model(x)[:, -1], atol=1e-4, rtol=1e-4)
 
 
@@ -77,11 +78,13 @@ def test_a_reading_decoders_first_step_stays_within_reach():
     torch.manual_seed(0)
     config = DecoderConfig(**TINY, window=8, frame_chunks=2, mlp_bias=True)
     model = LlamaDecoder(config, 20, frame_dim=16, frames_per_chunk=3).eval()
-    cache_k, cache_v = model.init_cache(4)
-    cache_k[:, :, 0], cache_v[:, :, 0] = torch.randn(2, 32) * 3, torch.randn(2, 32) * 3
+    cache = model.init_cache(4)
+    for name, ring in cache.items():
+        first = ring[..., 0] if name.endswith("k") else ring[:, :, 0]
+        first[:] = torch.randn(4, 8) * 3
     positions = torch.tensor([REACH - 300, REACH, REACH + 1, 90_000])
-    x, frames = torch.randn(1, 32).expand(4, -1), torch.zeros(4, 6, 16)
+    x, cross = torch.randn(1, 32).expand(4, -1), model.init_cross(4)
     with torch.no_grad():
-        logits, *_ = model.step(x, positions, cache_k, cache_v, frames, torch.zeros(4, dtype=torch.int64))
+        logits, _ = model.step(x, positions, cache, cross, torch.zeros(4, dtype=torch.int64))
     torch.testing.assert_close(logits[2:], logits[1:2].expand(2, -1), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(logits[0], logits[1], atol=1e-2)

@@ -7,7 +7,6 @@ import dataclasses
 import pytest
 import torch
 
-from speech_reallm.engine.ring import sink_ring_slot
 from speech_reallm.errors import UserError
 from speech_reallm.tokenizer import START
 from speech_reallm.training.config import DecoderConfig, EncoderConfig, ModelConfig
@@ -77,12 +76,10 @@ def test_streaming_equals_forward(kind, chunk_ms):
             frames, state.encoder = model.encoder.step(chunk, state.encoder, torch.tensor([delay]))
             embeddings.append(model.embed_speech(frames, torch.tensor([delay]))[:, 0])
         embeddings = embeddings[ahead:]
-        ring = state.cache_k.shape[2]
         for t in range(pieces.shape[1]):
             here = embeddings[max(int(where[0, t]), 0)]
-            log_probs, k, v = model.step(here, pieces[:, t], state)
-            state.cache_k[:, :, t % ring], state.cache_v[:, :, t % ring] = k, v
-            state.position += 1
+            log_probs, new = model.step(here, pieces[:, t], state)
+            state.remember(new, torch.tensor([0]), False)
             torch.testing.assert_close(log_probs, whole[:, t], atol=1e-4, rtol=1e-3)
 
 
@@ -92,7 +89,7 @@ def test_streaming_equals_forward_for_a_decoder_that_reads_frames(frame_chunks, 
     """The same; frames come in a ring, and only positions that write a piece are remembered."""
     model = tiny("waveform", window=window, frame_chunks=frame_chunks)
     size, chunks, delay = model.config.chunk_samples, 8, 1
-    ahead, per = model.encoder.lookahead_chunks, model.encoder.frames_per_chunk
+    ahead = model.encoder.lookahead_chunks
     blank = model.config.blank_id
     audio = torch.randn(1, (chunks + delay + ahead) * size) * 0.1
     made = interleave([7, 8, 9, 10, 11, 12], [0, 0, 2, 5, 5, 7], chunks, delay, blank)
@@ -107,23 +104,20 @@ def test_streaming_equals_forward_for_a_decoder_that_reads_frames(frame_chunks, 
             frames, state.encoder = model.encoder.step(chunk, state.encoder, torch.tensor([delay]))
             heard.append(frames)
         heard = heard[ahead:]
-        ring, piece = state.cache_k.shape[2], torch.tensor([START])
+        piece, row = torch.tensor([START]), torch.tensor([0])
         for t in range(pieces.shape[1]):
             if where[0, t] >= 0:
                 state.chunk[:] = where[0, t]
                 state.waited += 1
                 here = model.embed_speech(heard[state.chunk], torch.tensor([delay]))[:, 0]
-                slot = int(state.chunk) % frame_chunks
-                state.frames[:, slot * per : (slot + 1) * per] = heard[state.chunk]
+                state.read(model.decoder.read_frames(heard[state.chunk]), row, frame_chunks)
             else:
                 piece = pieces[:, t]
                 state.waited[:] = 0
-            log_probs, k, v = model.step(here, piece, state)
+            log_probs, new = model.step(here, piece, state)
             torch.testing.assert_close(log_probs, whole[:, t], atol=1e-4, rtol=1e-3)
             if made.targets[t] != blank:
-                slot = sink_ring_slot(int(state.position), ring)
-                state.cache_k[:, :, slot], state.cache_v[:, :, slot] = k, v
-                state.position += 1
+                state.remember(new, row, True)
 
 
 def test_a_reading_decoder_does_not_hear_what_is_to_come():

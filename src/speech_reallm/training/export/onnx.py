@@ -20,50 +20,55 @@ Packed = dict[str, Tensor] | None
 
 
 class EncoderGraph(nn.Module):
-    """(audio [B, S], delay [B], *state) -> (embedding [B, W], frames [B, F, E] if they are read, *new state)"""
+    """(audio [1, S], delay [1], *state) -> (embedding [1, W], *what is read of the frames, *new state)
 
-    def __init__(self, model: ReaLLM):
-        super().__init__()
-        self.model = model
-        self.names = list(model.encoder.init_state(1))
-
-    def forward(self, audio: Tensor, delay: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        frames, new = self.model.encoder.step(audio, dict(zip(self.names, state, strict=True)), delay)
-        embedding = self.model.embed_speech(frames, delay)[:, 0]
-        return embedding, *((frames,) if self.model.reads else ()), *(new[n] for n in self.names)
-
-
-class DecoderGraph(nn.Module):
-    """A micro-step: (embedding [B, W], piece [B], position [B], cache.k, cache.v) -> (log_probs [B, V], new.k, new.v)
-
-    A reading decoder takes chunk and waited [B] and frames [B, N * F, E] besides.
+    Of rings, the new state is what is to be written into them.
     """
 
     def __init__(self, model: ReaLLM):
         super().__init__()
         self.model = model
+        state = model.encoder.init_state(1)
+        self.names = list(state)
+        rings = set(model.encoder.rings)
+        self.inputs = [f"{'ring' if name in rings else 'state'}.{name}" for name in state]
+        self.cross = [f"cross.{name}" for name in model.decoder.init_cross(1)]
+
+    def forward(self, audio: Tensor, delay: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        frames, new = self.model.encoder.advance(audio, dict(zip(self.names, state, strict=True)), delay)
+        embedding = self.model.embed_speech(frames, delay)[:, 0]
+        return embedding, *self.model.decoder.read_frames(frames).values(), *(new[n] for n in self.names)
+
+
+class DecoderGraph(nn.Module):
+    """A micro-step: (embedding [1, W], piece [1], position [1], ...) -> (log_probs [1, V], *new keys and values)
+
+    Then the rings of the past; a decoder that reads frames takes chunk and waited [1] and the rings of these besides.
+    """
+
+    def __init__(self, model: ReaLLM):
+        super().__init__()
+        self.model = model
+        self.cache, self.cross = list(model.decoder.init_cache(1)), list(model.decoder.init_cross(1))
+        self.inputs = ["embedding", "piece", "position", *(f"cache.{name}" for name in self.cache)]
+        if model.reads:
+            self.inputs += ["chunk", "waited", *(f"cross.{name}" for name in self.cross)]
 
     def forward(
-        self,
-        embedding: Tensor,
-        piece: Tensor,
-        position: Tensor,
-        cache_k: Tensor,
-        cache_v: Tensor,
-        chunk: Tensor | None = None,
-        waited: Tensor | None = None,
-        frames: Tensor | None = None,
+        self, embedding: Tensor, piece: Tensor, position: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
+        cache, rest = rest[: len(self.cache)], rest[len(self.cache) :]
+        chunk, waited, *cross = rest or (None, None)
         state = State(
             encoder={},
-            cache_k=cache_k,
-            cache_v=cache_v,
+            cache=dict(zip(self.cache, cache, strict=True)),
+            cross=dict(zip(self.cross, cross, strict=True)),
             position=position,
-            frames=frames,
             chunk=chunk,
             waited=waited,
         )
-        return self.model.step(embedding, piece, state)
+        log_probs, new = self.model.step(embedding, piece, state)
+        return log_probs, *(new[name] for name in self.cache)
 
 
 def encoder_graphs(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -79,7 +84,7 @@ def encoder_graphs(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def export_graphs(model: ReaLLM, folder: Path, packed: Packed = None) -> None:
-    """Write the graphs of the encoder (see encoder_graphs) and decoder.onnx, in float32.
+    """Write the graphs of the encoder (see encoder_graphs) and decoder.onnx, for one stream at a time, in float32.
 
     With `packed`, what model.safetensors in the same folder holds (model/packing.py), matrices are 8-bit and lie there.
     Raises UserError when onnx is missing.
@@ -89,24 +94,26 @@ def export_graphs(model: ReaLLM, folder: Path, packed: Packed = None) -> None:
     except ImportError:
         raise UserError(f"export needs onnx: {install_command('onnx')}") from None
     model = model.eval().float().cpu()
-    batch = 2
-    one = torch.ones(batch, dtype=torch.int64)
+    one = torch.ones(1, dtype=torch.int64)
     for name, delays in encoder_graphs(model.config).items():
         narrowed = _narrowed(model, max(delays))
-        encoder, state = EncoderGraph(narrowed), narrowed.encoder.init_state(batch)
-        reads = ["frames"] if model.reads else []
-        inputs = ["audio", "delay", *(f"state.{n}" for n in encoder.names)]
-        outputs = ["embedding", *reads, *(f"new_state.{n}" for n in encoder.names)]
-        audio = torch.zeros(batch, model.config.chunk_samples)
-        _export(encoder, (audio, one - 1, *state.values()), folder / name, inputs, outputs, packed)
-    state = model.init_state(batch)
-    arguments = [torch.zeros(batch, model.decoder.dim), one, one + 3, state.cache_k, state.cache_v]
-    inputs = ["embedding", "piece", "position", "cache.k", "cache.v"]
+        encoder, state = EncoderGraph(narrowed), narrowed.encoder.init_state(1)
+        outputs = ["embedding", *encoder.cross, *(f"new_{name}" for name in encoder.inputs)]
+        audio = torch.zeros(1, model.config.chunk_samples)
+        arguments = (audio, one - 1, *state.values())
+        _export(encoder, arguments, folder / name, ["audio", "delay", *encoder.inputs], outputs, packed)
+    decoder, state = DecoderGraph(model), model.init_state(1)
+    arguments = [torch.zeros(1, model.decoder.dim), one, one + 3, *state.cache.values()]
     if model.reads:
-        arguments += [one, one, state.frames]
-        inputs += ["chunk", "waited", "frames"]
-    outputs = ["log_probs", "new.k", "new.v"]
-    _export(DecoderGraph(model), tuple(arguments), folder / "decoder.onnx", inputs, outputs, packed)
+        arguments += [one, one, *state.cross.values()]
+    _export(
+        decoder,
+        tuple(arguments),
+        folder / "decoder.onnx",
+        decoder.inputs,
+        ["log_probs", *(f"new_cache.{name}" for name in decoder.cache)],
+        packed,
+    )
 
 
 def _narrowed(model: ReaLLM, delay: int) -> ReaLLM:
@@ -129,7 +136,7 @@ def _export(
         warnings.simplefilter("ignore")
         torch.onnx.export(
             graph.eval(), arguments, str(plain), input_names=inputs, output_names=outputs, opset_version=OPSET,
-            dynamic_axes={n: {0: "batch"} for n in inputs + outputs}, dynamo=False,
+            custom_opsets={"com.microsoft": 1}, dynamo=False,
         )  # fmt: skip
     if packed:
         from .shared_weights import SharedWeights, share

@@ -1,24 +1,35 @@
 """ONNX graphs whose weights lie in model.safetensors: a model folder holds every weight once.
 
-Matrix products become MatMulNBits on the packed bytes themselves (model/packing.py): 8-bit weights, inputs quantised
-row by row as they come, so that, unlike with dynamic quantisation, no stream's result depends on its neighbours in a
-batch. Other packed weights (convolutions, embeddings) are unpacked when the graph is loaded.
+Matrix products become DynamicQuantizeMatMul on the packed bytes themselves (model/packing.py): weights and inputs are 8
+bits, the sums whole numbers. Both are unsigned: x86 processors without VNNI add pairs of products of unsigned and
+signed bytes in 16 bits and cut off what does not fit, silently; of two unsigned ones ONNX Runtime makes exact sums on
+every processor, at nearly the same speed. The scale of an input is taken over a whole call, so a call is for one stream
+alone: what others say must not change its digits. Other packed weights (of convolutions, of embeddings) are unpacked
+when the graph is loaded, a table's rows when they are asked for.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from ..model.packing import BLOCK, SCALE, SHAPE, unpack
+from ..model.packing import SCALE, SHAPE, unpack
 
 _TYPES = {"U8": TensorProto.UINT8, "F32": TensorProto.FLOAT}
 _CONTRIB = "com.microsoft"
+
+
+class Stored(NamedTuple):
+    """A packed weight as a matrix [N, K]. by_tap: of a convolution [N, C, T], K counting taps first, then channels."""
+
+    name: str
+    by_tap: bool
 
 
 class SharedWeights:
@@ -35,17 +46,36 @@ class SharedWeights:
         full = unpack(
             {k: v for k, v in packed.items() if k.removesuffix(SCALE).removesuffix(SHAPE) in self.shapes}
         )
-        # the exporter renames weights and turns matrices: they are known by what they hold
-        self.names: dict[tuple[tuple[int, ...], int], tuple[str, bool]] = {}
+        # the exporter renames weights, turns and joins matrices: they are known by what they hold
+        self.whole: dict[tuple[tuple[int, ...], bytes], tuple[str, bool]] = {}
+        self.by_first_row: dict[bytes, list[tuple[Stored, np.ndarray]]] = {}
         for name, value in full.items():
             array = value.numpy()
-            self.names[_key(array)] = (name, False)
-            if array.ndim == 2:
-                self.names.setdefault(_key(array.T), (name, True))
+            self.whole[_key(array)] = (name, False)
+            matrices = [(Stored(name, False), array.reshape(len(array), -1))]
+            if array.ndim == 3:
+                matrices.append((Stored(name, True), array.transpose(0, 2, 1).reshape(len(array), -1)))
+            for stored, matrix in matrices:
+                self.whole.setdefault(_key(matrix.T), (name, True))
+                self.by_first_row.setdefault(matrix[0].tobytes(), []).append((stored, matrix))
 
     def find(self, array: np.ndarray) -> tuple[str, bool] | None:
         """The packed weight with these values, and whether they are its transpose."""
-        return self.names.get(_key(array))
+        return self.whole.get(_key(array))
+
+    def find_rows(self, matrix: np.ndarray) -> list[Stored] | None:
+        """The packed weights that, one below another, make up the matrix [N, K]; None if it is not made of such."""
+        parts: list[Stored] = []
+        at = 0
+        while at < len(matrix):
+            for stored, rows in self.by_first_row.get(matrix[at].tobytes(), ()):
+                if np.array_equal(matrix[at : at + len(rows)], rows):
+                    parts.append(stored)
+                    at += len(rows)
+                    break
+            else:
+                return None
+        return parts
 
     def tensor(self, name: str) -> TensorProto:
         """A tensor of the file as an initializer that refers to it."""
@@ -62,92 +92,167 @@ class SharedWeights:
         return tensor
 
 
-def _key(array: np.ndarray) -> tuple[tuple[int, ...], int]:
-    return array.shape, hash(np.ascontiguousarray(array, np.float32).tobytes())
+def _key(array: np.ndarray) -> tuple[tuple[int, ...], bytes]:
+    return array.shape, np.ascontiguousarray(array, np.float32).tobytes()
+
+
+class _Rewriter:
+    """Collects the nodes of the new graph."""
+
+    def __init__(self, graph: onnx.GraphProto, weights: SharedWeights):
+        self.graph, self.weights = graph, weights
+        self.floats = {
+            t.name: numpy_helper.to_array(t) for t in graph.initializer if t.data_type == TensorProto.FLOAT
+        }
+        # what is computed once, at loading, stands first
+        self.constant: list[NodeProto] = []
+        self.nodes: list[NodeProto] = []
+        self.stored: set[str] = set()
+        self.made: set[str] = set()
+        self.added: list[TensorProto] = []
+
+    def op(
+        self, kind: str, inputs: list[str], output: str, constant: bool = True, domain: str = "", **attributes
+    ) -> str:
+        node = helper.make_node(kind, inputs, [output], output, domain=domain, **attributes)
+        (self.constant if constant else self.nodes).append(node)
+        return output
+
+    def value(self, array: np.ndarray, name: str) -> str:
+        if name not in self.made:
+            self.made.add(name)
+            self.added.append(numpy_helper.from_array(array, name))
+        return name
+
+    def whole(self, array: list[int], name: str) -> str:
+        return self.value(np.array(array, np.int64), name)
+
+    def use(self, name: str) -> tuple[str, str]:
+        """Bytes [N, K] and scales [N] of a packed weight."""
+        self.stored |= {name, name + SCALE}
+        return name, name + SCALE
+
+    def product(self, x: str, parts: list[Stored], bias: str | None, output: str) -> None:
+        """x [..., K] times the transpose of the weights, one below another, plus the bias."""
+        made = "+".join(f"{part.name}.by_tap" if part.by_tap else part.name for part in parts)
+        columns, scale = f"{made}.columns", f"{made}.scales"
+        sizes = [self.weights.shapes[part.name][0] for part in parts]
+        if made not in self.made:
+            self.made.add(made)
+            rows, scales = [], []
+            for part in parts:
+                packed, scaled = self.use(part.name)
+                if part.by_tap:
+                    shape = self.weights.shapes[part.name]
+                    at = f"{part.name}.by_tap"
+                    packed = self.op("Reshape", [packed, self.whole(shape, f"{at}.shape")], f"{at}.3d")
+                    packed = self.op("Transpose", [packed], f"{at}.turned", perm=[0, 2, 1])
+                    packed = self.op(
+                        "Reshape", [packed, self.whole([shape[0], -1], f"{at}.2d")], f"{at}.matrix"
+                    )
+                rows.append(packed)
+                scales.append(scaled)
+            self.op("Concat", scales, scale, axis=0)
+            self.op("Concat", rows, f"{made}.rows", axis=0)
+            self.op("Transpose", [f"{made}.rows"], columns, perm=[1, 0])
+        zero = self.value(np.full(sum(sizes), 128, np.uint8), f"zero.{sum(sizes)}")
+        self.op(
+            "DynamicQuantizeMatMul",
+            [x, columns, scale, zero] + ([bias] if bias else []),
+            output,
+            False,
+            _CONTRIB,
+        )
+
+    def rows(self, name: str, index: str, output: str) -> None:
+        """The rows `index` [B] of a table, as floats [B, K]."""
+        packed, scale = self.use(name)
+        at = f"{output}.of"
+        packed = self.op("Gather", [packed, index], f"{at}.bytes", False)
+        scale = self.op("Gather", [scale, index], f"{at}.scale", False)
+        self.floats_of(packed, scale, [-1, *self.weights.shapes[name][1:]], False, output, False)
+
+    def unpacked(self, name: str, turned: bool, output: str) -> None:
+        if output not in self.made:
+            self.made.add(output)
+            self.floats_of(*self.use(name), self.weights.shapes[name], turned, output, True)
+
+    def floats_of(
+        self, packed: str, scale: str, shape: list[int], turned: bool, output: str, constant: bool
+    ) -> None:
+        """Packed bytes [N, K] and scales [N] to floats of this shape; turned: as a matrix [K, N]."""
+        last = self.whole([-1], "last")
+        zero = self.value(np.array(128, np.float32), "zero.float")
+        steps = [
+            ("Cast", [], {"to": TensorProto.FLOAT}),
+            ("Sub", [zero], {}),
+            ("Mul", [self.op("Unsqueeze", [scale, last], f"{output}.scale", constant)], {}),
+        ]
+        if turned:
+            steps.append(("Transpose", [], {"perm": [1, 0]}))
+        elif len(shape) > 2:
+            steps.append(("Reshape", [self.whole(shape, f"{output}.shape")], {}))
+        for number, (kind, inputs, attributes) in enumerate(steps):
+            made = output if number == len(steps) - 1 else f"{output}.{number}"
+            packed = self.op(kind, [packed, *inputs], made, constant, **attributes)
 
 
 def share(source: Path, target: Path, weights: SharedWeights) -> None:
     """Rewrite the float graph `source` as `target`, its weights replaced by those of the file beside it."""
     model = onnx.load(str(source))
     graph = model.graph
-    found = {}
-    for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 2:
-            match = weights.find(numpy_helper.to_array(tensor))
-            if match is not None:
-                found[tensor.name] = match
-    used: set[str] = set()
-    nodes, unpacked = [], {}
+    new = _Rewriter(graph, weights)
+    users: dict[str, list[NodeProto]] = {}
     for node in graph.node:
-        if node.op_type == "MatMul" and found.get(node.input[1], ("", False))[1]:
-            name = found[node.input[1]][0]
-            rows, columns = weights.shapes[name]
-            node = helper.make_node(
-                "MatMulNBits", [node.input[0], name, name + SCALE], list(node.output), node.name, domain=_CONTRIB,
-                K=columns, N=rows, bits=8, block_size=BLOCK, accuracy_level=4,
-            )  # fmt: skip
-            used |= {name, name + SCALE}
-        elif node.op_type == "Gather" and found.get(node.input[0], ("", True))[1] is False:
-            # a row of a table is unpacked when it is asked for, so that no float copy of the table is held
-            name = found[node.input[0]][0]
-            nodes += _row(name, weights.shapes[name], node.input[1], node.output[0])
-            used |= {name, name + SCALE}
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    biased: set[str] = set()
+    for node in graph.node:
+        if node.output[0] in biased:
             continue
+        if (parts := _product(node, new)) is not None:
+            bias, last = None, node
+            (user, *others) = users.get(node.output[0], [None])
+            if user is not None and user.op_type == "Add" and not others:
+                (other,) = (i for i in user.input if i != node.output[0])
+                if new.floats.get(other, np.zeros(0)).shape == new.floats[node.input[1]].shape[1:]:
+                    bias, last = other, user
+                    biased.add(user.output[0])
+            new.product(node.input[0], parts, bias, last.output[0])
+            continue
+        for i, name in enumerate(node.input):
+            match = (
+                weights.find(new.floats[name]) if name in new.floats and new.floats[name].ndim > 1 else None
+            )
+            if match is None:
+                continue
+            if node.op_type == "Gather" and i == 0 and not match[1]:
+                new.rows(match[0], node.input[1], node.output[0])
+                break
+            node.input[i] = f"{name}.unpacked"
+            new.unpacked(*match, node.input[i])
         else:
-            for i, given in enumerate(node.input):
-                if given in found:
-                    node.input[i] = unpacked[given] = f"{given}.unpacked"
-        nodes.append(node)
-    first = []
-    for given, made in unpacked.items():
-        name, turned = found[given]
-        used |= {name, name + SCALE}
-        first += _unpacking(name, weights.shapes[name], turned, made)
+            new.nodes.append(node)
     graph.ClearField("node")
-    graph.node.extend(first + nodes)
-    kept = [t for t in graph.initializer if t.name not in found]
+    graph.node.extend(new.constant + new.nodes)
+    used = {name for node in graph.node for name in node.input}
+    kept = [t for t in graph.initializer if t.name in used] + new.added
     graph.ClearField("initializer")
-    graph.initializer.extend(kept + [weights.tensor(name) for name in sorted(used)])
-    model.opset_import.append(helper.make_opsetid(_CONTRIB, 1))
+    graph.initializer.extend(kept + [weights.tensor(name) for name in sorted(new.stored)])
+    if not any(opset.domain == _CONTRIB for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(_CONTRIB, 1))
     target.write_bytes(model.SerializeToString())
 
 
-def _row(name: str, shape: list[int], index: str, made: str) -> list[onnx.NodeProto]:
-    """Nodes from the packed bytes of a table and an index [B] to its rows [B, K]."""
-    rows = [helper.make_node("Gather", [name + part, index], [f"{made}.rows{part}"]) for part in ("", SCALE)]
-    return rows + _floats(f"{made}.rows", f"{made}.rows{SCALE}", [-1, *shape[1:]], False, made)
-
-
-def _unpacking(name: str, shape: list[int], turned: bool, made: str) -> list[onnx.NodeProto]:
-    """Nodes from packed bytes to the weight; all constant, so that they are computed once, at loading."""
-    return _floats(name, name + SCALE, shape, turned, made)
-
-
-def _floats(packed: str, scale: str, shape: list[int], turned: bool, made: str) -> list[onnx.NodeProto]:
-    """Nodes from packed bytes [N, blocks, 64] and scales [N, blocks] to floats of this shape, N first; N may be -1."""
-    count = int(np.prod(shape[1:]))
-    steps: list[tuple[str, list, dict]] = [
-        ("Cast", [], {"to": TensorProto.FLOAT}),
-        ("Sub", [np.float32(128)], {}),
-        ("Mul", ["scale"], {}),
-        ("Reshape", [np.array([shape[0], -(-count // BLOCK) * BLOCK])], {}),
-        ("Slice", [np.array([0]), np.array([count]), np.array([1])], {}),
-        ("Reshape", [np.array(shape)], {}),
-    ]
-    if turned:
-        steps.append(("Transpose", [], {"perm": [1, 0]}))
-    nodes = [
-        helper.make_node("Constant", [], [f"{made}.axis"], value=numpy_helper.from_array(np.array([2]))),
-        helper.make_node("Unsqueeze", [scale, f"{made}.axis"], [f"{made}.scale"]),
-    ]
-    value = packed
-    for number, (kind, arguments, attributes) in enumerate(steps):
-        inputs = [value]
-        for i, argument in enumerate(arguments):
-            inputs.append(f"{made}.scale" if isinstance(argument, str) else f"{made}.{number}.{i}")
-            if not isinstance(argument, str):
-                constant = numpy_helper.from_array(np.asarray(argument))
-                nodes.append(helper.make_node("Constant", [], [inputs[-1]], value=constant))
-        value = made if number == len(steps) - 1 else f"{made}.{number}"
-        nodes.append(helper.make_node(kind, inputs, [value], **attributes))
-    return nodes
+def _product(node: NodeProto, new: _Rewriter) -> list[Stored] | None:
+    """The packed weights that a node multiplies with; None if it is no such product."""
+    if node.op_type != "MatMul" or node.input[0] in new.floats:
+        return None
+    matrix = new.floats.get(node.input[1])
+    if matrix is None or matrix.ndim != 2:
+        return None
+    parts = new.weights.find_rows(np.ascontiguousarray(matrix.T))
+    # a convolution of the audio itself stays float: eight bits are too few for a quiet voice
+    if parts and any(len(shape := new.weights.shapes[p.name]) > 2 and shape[1] == 1 for p in parts):
+        return None
+    return parts

@@ -1,8 +1,8 @@
 """Eight-bit storage of weights, in the layout that the ONNX graphs compute with, so that both share one file.
 
-A matrix [N, K] is kept as blocks of 64 along K, each with a scale: value = (byte - 128) * scale. That is what ONNX
-Runtime's MatMulNBits takes as it is (export/shared_weights.py); training from such weights loses nothing that the
-graphs had not lost.
+A matrix [N, K] is kept as bytes with a scale for each row: value = (byte - 128) * scale. Integer products of such rows
+with 8-bit inputs are exact on every processor, and a row's scale is applied once, to the sum
+(export/shared_weights.py); training from such weights loses nothing that the graphs had not lost.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import math
 import torch
 from torch import Tensor
 
-BLOCK = 64
 # smaller ones are not worth it
 SMALLEST = 8192
 SCALE, SHAPE = ".scale", ".shape"
@@ -21,7 +20,7 @@ SCALE, SHAPE = ".scale", ".shape"
 def pack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Matrices (2 dimensions and more, the first kept, the others as one) to 8 bits; all else as it is.
 
-    NAME becomes uint8 [N, ceil(K / 64), 64] (128 beyond K), NAME.scale float32 [N, ceil(K / 64)], NAME.shape int64.
+    NAME becomes uint8 [N, K], NAME.scale float32 [N], NAME.shape int64.
     """
     packed = {}
     for name, value in weights.items():
@@ -29,16 +28,18 @@ def pack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             packed[name] = value.contiguous()
             continue
         rows = value.float().flatten(1)
-        rows = torch.nn.functional.pad(rows, (0, -rows.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
         scale = rows.abs().amax(-1).clamp(min=1e-12) / 127
-        packed[name] = (torch.round(rows / scale[..., None]) + 128).to(torch.uint8)
+        packed[name] = (torch.round(rows / scale[:, None]) + 128).to(torch.uint8)
         packed[name + SCALE] = scale
         packed[name + SHAPE] = torch.tensor(value.shape)
     return packed
 
 
 def unpack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of pack; weights that are not packed pass through as float32."""
+    """The inverse of pack; weights that are not packed pass through as float32.
+
+    Reads folders of format 2 too, where blocks of 64 along K have a scale each: [N, ceil(K / 64), 64].
+    """
     full = {}
     for name, value in weights.items():
         if name.endswith((SCALE, SHAPE)):

@@ -13,24 +13,43 @@ from ..config import ModelConfig
 from .decoders.cross_attention import Reading
 from .decoders.llama import LlamaDecoder
 from .encoders import build_encoder
+from .encoders.block_attention import write_ring
 from .stacker import Stacker
 
 
 @dataclass(kw_only=True, slots=True)
 class State:
-    """A batch of streams: the encoder's state, the decoder's rings, positions remembered [B] int64.
+    """A batch of streams: the encoder's state, the decoder's rings by layer (LlamaDecoder.init_cache), positions
+    remembered [B] int64.
 
-    Of a reading decoder also the ring of frames [B, N * F, E], the number of the current chunk [B], and how many chunks
-    were heard since the one in which the last piece was written, or since the start [B].
+    Of a reading decoder also the rings of what it reads of the frames (LlamaDecoder.init_cross), the number of the
+    current chunk [B], and how many chunks were heard since the one in which the last piece was written, or since the
+    start [B].
     """
 
     encoder: dict[str, Tensor]
-    cache_k: Tensor
-    cache_v: Tensor
+    cache: dict[str, Tensor]
+    cross: dict[str, Tensor]
     position: Tensor
-    frames: Tensor
     chunk: Tensor
     waited: Tensor
+
+    def remember(self, new: dict[str, Tensor], rows: Tensor, reads: bool) -> None:
+        """Write the new keys and values of `rows` into their rings, and count the positions."""
+        ring = self.cache["0.v"].shape[2]
+        slot = (sink_ring_slot if reads else ring_slot)(self.position[rows], ring)
+        for name, value in new.items():
+            if name.endswith("k"):
+                self.cache[name][rows, :, :, slot] = value[rows, :, :, 0].float()
+            else:
+                self.cache[name][rows, :, slot] = value[rows, :, 0].float()
+        self.position[rows] += 1
+
+    def read(self, new: dict[str, Tensor], rows: Tensor, chunks: int) -> None:
+        """Write what the decoder reads of the current chunks' frames into the rings of `rows`, of `chunks` chunks."""
+        for name, value in new.items():
+            ring = self.cross[name]
+            ring[rows] = write_ring(ring[rows], value.float(), self.chunk[rows] % chunks)
 
 
 # a reading decoder that has waited for longer than this many chunks need not know how long
@@ -105,36 +124,33 @@ class ReaLLM(nn.Module):
     # -- streaming
 
     def init_state(self, batch: int) -> State:
-        cache_k, cache_v = self.decoder.init_cache(batch)
-        ring = self.config.decoder.frame_chunks * self.encoder.frames_per_chunk
         return State(
             encoder=self.encoder.init_state(batch),
-            cache_k=cache_k,
-            cache_v=cache_v,
+            cache=self.decoder.init_cache(batch),
+            cross=self.decoder.init_cross(batch),
             position=torch.zeros(batch, dtype=torch.int64),
-            frames=torch.zeros(batch, ring, self.encoder.dim),
             chunk=torch.zeros(batch, dtype=torch.int64),
             waited=torch.zeros(batch, dtype=torch.int64),
         )
 
-    def step(self, embedding: Tensor, piece: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor]:
-        """One micro-step -> log probs [B, V], new keys and values [B, L, H * d].
+    def step(self, embedding: Tensor, piece: Tensor, state: State) -> tuple[Tensor, dict[str, Tensor]]:
+        """One micro-step -> log probs [B, V], new keys and values (State.remember).
 
         embedding [B, W]: of the current chunk. piece [B]: the last one; an interleaving decoder takes the piece, and
         the embedding where that is -1; a reading one takes both, START where there is none yet.
         """
-        rings = (state.position, state.cache_k, state.cache_v)
         if self.reads:
             x = self._input(embedding, piece, state.waited)
-            logits, k, v = self.decoder.step(x, *rings, state.frames, state.chunk)
+            logits, new = self.decoder.step(x, state.position, state.cache, state.cross, state.chunk)
             if self.config.blank_bias:
                 blank = torch.zeros(logits.shape[-1], device=logits.device)
                 blank[self.config.blank_id] = self.config.blank_bias
                 logits = logits + (state.waited <= HESITATION).to(logits.dtype)[:, None] * blank
         else:
             text = self.decoder.embed(piece.clamp(min=0))
-            logits, k, v = self.decoder.step(torch.where((piece >= 0)[:, None], text, embedding), *rings)
-        return torch.log_softmax(logits.float(), -1), k, v
+            x = torch.where((piece >= 0)[:, None], text, embedding)
+            logits, new = self.decoder.step(x, state.position, state.cache)
+        return torch.log_softmax(logits.float(), -1), new
 
     @torch.no_grad()
     def greedy(self, frames: Tensor, lengths: Tensor, delay: Tensor) -> list[list[int]]:
@@ -148,7 +164,6 @@ class ReaLLM(nn.Module):
         by_chunk = frames.float().unflatten(1, (-1, per))
         state = self.init_state(batch)
         state.waited += 1
-        ring, held = state.cache_k.shape[2], self.config.decoder.frame_chunks
         rows = torch.arange(batch)
         # an interleaving decoder forgets the last piece once it hears the next embedding
         first = START if self.reads else -1
@@ -156,20 +171,21 @@ class ReaLLM(nn.Module):
         result: list[list[int]] = [[] for _ in range(batch)]
         # after the embedding at hand
         said: list[list[int]] = [[] for _ in range(batch)]
+        moved = torch.ones(batch, dtype=torch.bool)
         while bool((active := state.chunk < lengths).any()):
             now = state.chunk.clamp(max=speech.shape[1] - 1)
-            if self.reads:
-                state.frames.unflatten(1, (held, per))[rows, state.chunk % held] = by_chunk[rows, now]
-            log_probs, k, v = self.step(speech[rows, now], piece, state)
+            here = rows[moved & active]
+            if self.reads and len(here):
+                keys = self.decoder.read_frames(by_chunk[here, now[here]])
+                state.read(keys, here, self.config.decoder.frame_chunks)
+            log_probs, new = self.step(speech[rows, now], piece, state)
             best = log_probs.argmax(-1)
             for row, ids in enumerate(said):
                 if len(ids) >= cap or int(best[row]) in ids:
                     best[row] = blank
             remembered = rows[active & ((best != blank) | (not self.reads))]
-            slot = (sink_ring_slot if self.reads else ring_slot)(state.position[remembered], ring)
-            state.cache_k[remembered, :, slot] = k[remembered].float()
-            state.cache_v[remembered, :, slot] = v[remembered].float()
-            state.position[remembered] += 1
+            state.remember(new, remembered, self.reads)
+            moved = best == blank
             for row in rows[active].tolist():
                 symbol = int(best[row])
                 if symbol == blank:

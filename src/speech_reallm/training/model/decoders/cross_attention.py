@@ -81,25 +81,25 @@ class FrameAttention(nn.Module):
         y = y + torch.matmul(by_age.to(v.dtype), age_v)
         return self.out(y.transpose(1, 2).flatten(2))
 
-    def step(self, x: Tensor, frames: Tensor, chunk: Tensor) -> Tensor:
-        """x [B, D], frames [B, N * F, E] (ring: chunk c in slot c % N), chunk [B] -> [B, D]
-
-        Keys and values are not made of the frames; queries and results move to the frames' space instead, so that all
-        layers share one small ring.
+    def ages(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
+        """What the steps of all layers at chunk [B] share: the age of what is in each slot [B, H, N], which is the slot
+        of each age too, and an additive mask [B, 1, N] over slots that nothing was written into yet.
         """
-        slot = torch.arange(self.chunks, device=x.device)
-        age = torch.remainder(chunk[:, None] - slot, self.chunks)
-        mask = torch.where(slot <= chunk[:, None], 0.0, MASKED).unsqueeze(1)
-        heads, d, size = self.heads, self.head_dim, frames.shape[-1]
-        # a head at a time: [H, d, E]
-        k, v = (layer.weight.reshape(heads, d, size) for layer in (self.k, self.v))
-        q = self.q(x).reshape(-1, heads, d).transpose(0, 1) * d**-0.5
-        q = torch.matmul(q, k).transpose(0, 1)
+        slot = torch.arange(self.chunks, device=chunk.device)
+        age = torch.remainder(chunk[:, None] - slot, self.chunks)[:, None].expand(-1, self.heads, -1)
+        return age, torch.where(slot <= chunk[:, None], 0.0, MASKED)[:, None]
+
+    def step(self, x: Tensor, k: Tensor, v: Tensor, ages: tuple[Tensor, Tensor]) -> Tensor:
+        """x [B, 1, D], rings of keys [B, H, d, N * F] and values [B, H, N * F, d] (chunk c: slot c % N) -> [B, 1, D]"""
+        heads, d = self.heads, self.head_dim
+        other, empty = ages
+        age_k, age_v = (layer(self.age).reshape(-1, heads, d).transpose(0, 1) for layer in (self.k, self.v))
+        q = self.q(x).reshape(-1, heads, 1, d) * d**-0.5
         # an age adds the same to the scores of all frames of a chunk
-        age = self.age[age]
-        by_chunk = torch.matmul(q, age.transpose(1, 2)) + mask
-        scores = torch.matmul(q, frames.transpose(1, 2)).reshape(-1, heads, self.chunks, self.frames)
-        weights = torch.softmax((scores + by_chunk.unsqueeze(-1)).reshape(-1, heads, frames.shape[1]), -1)
-        mass = weights.reshape(-1, heads, self.chunks, self.frames).sum(-1)
-        y = (torch.matmul(weights, frames) + torch.matmul(mass, age)).transpose(0, 1)
-        return self.out(torch.matmul(y, v.transpose(1, 2)).transpose(0, 1).reshape(-1, heads * d))
+        by_chunk = torch.matmul(q, age_k.transpose(1, 2)).reshape(-1, heads, self.chunks)
+        by_chunk = (by_chunk.gather(2, other) + empty).unsqueeze(-1)
+        scores = torch.matmul(q, k).reshape(-1, heads, self.chunks, self.frames) + by_chunk
+        weights = torch.softmax(scores.reshape(-1, heads, 1, self.chunks * self.frames), -1)
+        mass = weights.reshape(-1, heads, self.chunks, self.frames).sum(-1).gather(2, other)
+        y = torch.matmul(weights, v) + torch.matmul(mass.unsqueeze(2), age_v)
+        return self.out(y.reshape(-1, 1, heads * d))

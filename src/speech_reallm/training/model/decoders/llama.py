@@ -71,38 +71,40 @@ class Block(nn.Module):
         self,
         x: Tensor,
         turn: Turn,
+        back: Turn | None,
         mask: Tensor,
-        cache_k: Tensor,
-        cache_v: Tensor,
-        frames: Tensor | None,
-        chunk: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, D]; caches [B, W, H * d] (keys rotated), mask additive [B, 1, 1, W] -> x, new key, new value [B, H * d]
+        cache: dict[str, Tensor],
+        cross: dict[str, Tensor] | None,
+        ages: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """x [B, 1, D], mask additive [B, 1, 1, W + 1] -> x, what is to be written into the cache
 
-        frames [B, N * F, E] and chunk [B] as FrameAttention.step takes them, where the decoder reads. The scores of
-        cache and self are joined, not the keys, so that no layer copies the cache.
+        cache: "k" [B, kv, d, W] (keys rotated) and "v" [B, kv, W, d]; new are [B, kv, d, 1] and [B, kv, 1, d]. cross:
+        the rings of FrameAttention.step, with `ages`, where the decoder reads frames. back: rotates the query for the
+        first slot, where that is kept for good. All lies as the products take it, so that nothing is copied.
         """
-        y = self.norm1(x)
-        kv, d, window = self.kv_heads, self.head_dim, cache_k.shape[1]
-        # reshaped with sizes that are known: ONNX would compute others anew in every layer
-        q = turn(self.q(y).reshape(-1, self.heads, d)) * d**-0.5
-        k = turn(self.k(y).reshape(-1, kv, d))
-        v = self.v(y).reshape(-1, kv, 1, d)
+        heads, kv, d = self.heads, self.kv_heads, self.head_dim
+        joined = torch.cat((self.q.weight, self.k.weight, self.v.weight))
+        both, v = F.linear(self.norm1(x), joined).split(((heads + kv) * d, kv * d), -1)
+        q, k = turn(both).split((heads * d, kv * d), -1)
+        k, v = k.reshape(-1, kv, d, 1), v.reshape(-1, kv, 1, d)
         # queries of a group share their key: [B, kv, group, d]
-        q = q.reshape(-1, kv, self.heads // kv, d)
-        past_k = cache_k.reshape(-1, window, kv, d)
-        past_v = cache_v.reshape(-1, window, kv, d)
-        past = torch.matmul(q, past_k.permute(0, 2, 3, 1)) + mask
-        own = torch.matmul(q, k.unsqueeze(-1))
-        weights = torch.softmax(torch.cat((past, own), -1), -1)
-        past, own = weights.split((window, 1), -1)
-        mixed = torch.matmul(past, past_v.transpose(1, 2)) + own * v
-        x = x + self.out(mixed.reshape(-1, self.heads * d))
-        if self.reads:
-            x = x + self.frames.step(self.norm_frames(x), frames, chunk)
-        # with a dimension for time it becomes matrix products in ONNX too, which can be 8-bit
-        x = self._feed_forward(x.unsqueeze(1)).squeeze(1)
-        return x, k.reshape(-1, kv * d), v.reshape(-1, kv * d)
+        shape = (-1, kv, heads // kv, d)
+        q = q * d**-0.5
+        scores = [torch.matmul(q.reshape(shape), cache["k"]), torch.matmul(q.reshape(shape), k)]
+        if back is not None:
+            first = torch.matmul(back(q).reshape(shape), cache["k"][..., :1])
+            scores = [first, scores[0][..., 1:], scores[1]]
+        weights = torch.softmax(torch.cat(scores, -1) + mask, -1)
+        past, own = weights.split((weights.shape[-1] - 1, 1), -1)
+        mixed = torch.matmul(past, cache["v"]) + own * v
+        x = x + self.out(mixed.reshape(-1, 1, heads * d))
+        if cross is not None and ages is not None:
+            x = x + self.frames.step(self.norm_frames(x), cross["k"], cross["v"], ages)
+        y = self.norm2(x)
+        bias = torch.cat((self.gate.bias, self.up.bias)) if self.gate.bias is not None else None
+        gate, up = F.linear(y, torch.cat((self.gate.weight, self.up.weight)), bias).chunk(2, -1)
+        return x + self.down(F.silu(gate) * up), {"k": k, "v": v}
 
 
 class TiedEmbedding(nn.Module):
@@ -167,49 +169,76 @@ class LlamaDecoder(nn.Module):
             x = block(x, cos, sin, mask, reading)
         return self.head(self.norm(x))
 
-    def init_cache(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Ring caches of keys and values [B, L, window - 1, kv heads * d]."""
-        shape = (batch, len(self.blocks), self.window - 1, self.config.kv * (self.dim // self.config.heads))
-        return torch.zeros(shape), torch.zeros(shape)
+    def init_cache(self, batch: int) -> dict[str, Tensor]:
+        """Rings of the past, for every layer I: "I.k" [B, kv, d, W] and "I.v" [B, kv, W, d], W = window - 1."""
+        kv, d = self.config.kv, self.dim // self.config.heads
+        return {
+            f"{i}.{name}": torch.zeros(
+                batch, kv, *((d, self.window - 1) if name == "k" else (self.window - 1, d))
+            )
+            for i in range(len(self.blocks))
+            for name in "kv"
+        }
+
+    def init_cross(self, batch: int) -> dict[str, Tensor]:
+        """Rings of the frames of the last N chunks: "I.k" [B, H, d, N * F] and "I.v" [B, H, N * F, d]."""
+        rings = {}
+        for i, block in enumerate(self.blocks):
+            if block.reads:
+                heads, d, size = block.heads, block.head_dim, block.frames.chunks * block.frames.frames
+                rings |= {
+                    f"{i}.k": torch.zeros(batch, heads, d, size),
+                    f"{i}.v": torch.zeros(batch, heads, size, d),
+                }
+        return rings
+
+    def read_frames(self, frames: Tensor) -> dict[str, Tensor]:
+        """Frames of a chunk [B, F, E] -> what goes into its slot of the rings of init_cross(), by the same names."""
+        # one product for all layers
+        layers = {
+            f"{i}.{n}": getattr(b.frames, n) for i, b in enumerate(self.blocks) if b.reads for n in "kv"
+        }
+        if not layers:
+            return {}
+        heads = self.config.heads
+        made = F.linear(frames, torch.cat([layer.weight for layer in layers.values()]))
+        made = made.reshape(-1, frames.shape[1], len(layers) * heads, self.dim // heads).transpose(1, 2)
+        parts = dict(zip(layers, made.split(heads, 1), strict=True))
+        return {n: part.transpose(2, 3) if n.endswith("k") else part for n, part in parts.items()}
 
     def step(
         self,
         x: Tensor,
         position: Tensor,
-        cache_k: Tensor,
-        cache_v: Tensor,
-        frames: Tensor | None = None,
+        cache: dict[str, Tensor],
+        cross: dict[str, Tensor] | None = None,
         chunk: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One position. x [B, D], position [B] int64 -> logits [B, V], new keys and values [B, L, H * d].
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """One position. x [B, D], position [B] int64 -> logits [B, V], new keys and values (names of `cache`).
 
-        The caller writes those into the ring (ring_slot() says where) and adds one to position; of a reading
-        decoder only where a piece is written. Such a one takes the ring of frames [B, N * F, E] and chunk [B] too.
+        The caller writes those into the ring (ring_slot() says where) and adds one to position; of a reading decoder
+        only where a piece is written. Such a one takes the rings of frames and chunk [B] too.
         """
-        cos, sin = rotary(position, self.rotary_dims, self.config.rope_theta)
-        turn = Turn(cos, sin, self.dim // self.config.heads)
-        slots = torch.arange(self.window - 1, device=x.device)
-        mask = torch.where(slots < position.reshape(-1, 1, 1, 1), 0.0, MASKED)
+        theta, d = self.config.rope_theta, self.dim // self.config.heads
+        turn = Turn(*rotary(position[:, None], self.rotary_dims, theta), d)
+        slots = torch.arange(self.window, device=x.device)
+        # the last place is the position's own
+        seen = (slots < position.reshape(-1, 1, 1, 1)) | (slots == self.window - 1)
+        mask = torch.where(seen, 0.0, MASKED)
+        back = None
         if self.config.frame_chunks:
-            cache_k = self._first_within_reach(position, cache_k)
-        keys, values = [], []
+            # the first step is at most REACH positions away: the query turns back by what is beyond
+            beyond = (position - REACH).clamp(min=0)
+            cos, sin = rotary(beyond[:, None], self.rotary_dims, theta)
+            back = Turn(cos, -sin, d)
+        ages = self.blocks[0].frames.ages(chunk) if cross and chunk is not None else None
+        x, new = x.unsqueeze(1), {}
         for i, block in enumerate(self.blocks):
-            x, k, v = block.step(x, turn, mask, cache_k[:, i], cache_v[:, i], frames, chunk)
-            keys.append(k)
-            values.append(v)
-        return self.head(self.norm(x)), torch.stack(keys, 1), torch.stack(values, 1)
-
-    def _first_within_reach(self, position: Tensor, cache_k: Tensor) -> Tensor:
-        """The keys of a reading decoder, that of the first step turned so that it is REACH positions away at most.
-
-        The keys are copied, once a step.
-        """
-        layers, width = len(self.blocks), cache_k.shape[3]
-        d = self.dim // self.config.heads
-        beyond = (position - REACH).clamp(min=0)
-        turn = Turn(*rotary(beyond, self.rotary_dims, self.config.rope_theta), d)
-        first = turn(cache_k[:, :, 0].reshape(-1, layers * (width // d), d)).reshape(-1, layers, 1, width)
-        return torch.cat((first, cache_k[:, :, 1:]), 2)
+            past = {name: cache[f"{i}.{name}"] for name in "kv"}
+            heard = {name: cross[f"{i}.{name}"] for name in "kv"} if cross and block.reads else None
+            x, written = block.step(x, turn, back, mask, past, heard, ages)
+            new |= {f"{i}.{name}": value for name, value in written.items()}
+        return self.head(self.norm(x)).squeeze(1), new
 
     def load_huggingface(self, weights: dict[str, Tensor]) -> None:
         """Weights of a Hugging Face LlamaForCausalLM of the same shape (state dict names)."""

@@ -19,6 +19,31 @@ from ..layers.attention import MASKED, SelfAttention, Turn, rotary, rotate
 GROUP = 4
 
 
+def select(x: Tensor, dim: int, index: Tensor) -> Tensor:
+    """x [B, ...] at places `index` [B, n] of dimension `dim`; places differ from row to row of the batch."""
+    if torch.onnx.is_in_onnx_export() and int(x.shape[0]) == 1:  # a plain copy, for one stream
+        return x.index_select(dim, index[0])
+    shape = [len(index), *([1] * (x.dim() - 1))]
+    shape[dim] = index.shape[1]
+    sizes = list(x.shape)
+    sizes[dim] = -1
+    return x.gather(dim, index.reshape(shape).expand(sizes))
+
+
+def write_ring(ring: Tensor, new: Tensor, slot: Tensor) -> Tensor:
+    """A copy of `ring` with `new` at `slot` [B]. Their shapes differ in one dimension, that of the slots."""
+    dim = next((i for i, (a, b) in enumerate(zip(ring.shape, new.shape, strict=True)) if a != b), None)
+    if dim is None:
+        return new
+    if not ring.shape[dim]:
+        return ring
+    size = new.shape[dim]
+    index = slot[:, None] * size + torch.arange(size, device=slot.device)
+    shape = [len(slot), *([1] * (ring.dim() - 1))]
+    shape[dim] = size
+    return ring.scatter(dim, index.reshape(shape).expand(new.shape), new)
+
+
 def blocks_of(x: Tensor, right: int) -> Tensor:
     """[B, C + right, F, D] -> [B, C, (right + 1) * F, D]"""
     count = x.shape[1] - right
@@ -81,10 +106,17 @@ class BlockAttention(SelfAttention):
         return mask.repeat(batch, 1, 1)[:, None, :, None]
 
     def init_state(self, batch: int) -> dict[str, Tensor]:
-        """Keys (rotated) and values of the last `left` chunks that are final."""
+        """Keys (rotated) [B, H, d, left F] and values [B, H, left F, d] of the last `left` chunks that are final.
+
+        Rings: step() returns what is to be written into them. Both lie as the products take them, so that a step
+        copies neither.
+        """
         assert self.left is not None
         past = self.left * self.frames
-        return {"k": torch.zeros(batch, past, self.dim), "v": torch.zeros(batch, past, self.dim)}
+        return {
+            "k": torch.zeros(batch, self.heads, self.head_dim, past),
+            "v": torch.zeros(batch, self.heads, past, self.head_dim),
+        }
 
     def step(
         self,
@@ -95,27 +127,24 @@ class BlockAttention(SelfAttention):
         state: dict[str, Tensor],
         final: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """A block x [B, N F, D] in which `chunk` [B, F, 1] says which frames are those of the chunk to be final.
+        """A block x [B, N F, D] in which `chunk` [B, F] says which frames are those of the chunk to be final.
 
-        mask: additive, [B, 1, 1, (left + N) F]. Returns [B, N F, D], with `final` [B, F, D], and the new state.
+        mask: additive, [B, 1, 1, (left + N) F], in the order of the rings. Returns [B, N F, D], with `final` [B, F, D],
+        and keys [B, H, d, F] and values [B, H, F, d] of the chunk, to be written into the rings.
         """
-        assert self.left is not None
         # reshaped with sizes that are known: ONNX would compute others anew in every layer
-        size, past = x.shape[1], self.left * self.frames
+        size, heads, d = x.shape[1], self.heads, self.head_dim
         both, v = self.qkv(x).split((2 * self.dim, self.dim), -1)
-        both = turn(both.reshape(-1, size, 2 * self.heads, self.head_dim))
-        q, k = both.reshape(-1, size, 2 * self.dim).split(self.dim, -1)
-        where = chunk.expand(-1, -1, self.dim)
-        before_k, before_v = state["k"], state["v"]
-        new = {
-            "k": torch.cat((before_k, k.gather(1, where)), 1)[:, self.frames :],
-            "v": torch.cat((before_v, v.gather(1, where)), 1)[:, self.frames :],
-        }
-        k, v = torch.cat((before_k, k), 1), torch.cat((before_v, v), 1)
+        q, k = turn(both).split(self.dim, -1)
+        final_k, final_v = (select(t, 1, chunk).reshape(-1, self.frames, heads, d) for t in (k, v))
+        new = {"k": final_k.permute(0, 2, 3, 1), "v": final_v.transpose(1, 2)}
+        k = k.reshape(-1, size, heads, d).permute(0, 2, 3, 1)
+        v = v.reshape(-1, size, heads, d).transpose(1, 2)
         if final:
-            q, size = q.gather(1, where), self.frames
-        q = q.reshape(-1, size, self.heads, self.head_dim).transpose(1, 2) * self.head_dim**-0.5
-        k, v = (t.reshape(-1, past + x.shape[1], self.heads, self.head_dim).transpose(1, 2) for t in (k, v))
-        weights = torch.softmax(torch.matmul(q, k.transpose(2, 3)) + mask, -1)
-        y = torch.matmul(weights, v).transpose(1, 2).reshape(-1, size, self.dim)
-        return self.out(y), new
+            q, size = select(q, 1, chunk), self.frames
+        q = q.reshape(-1, size, heads, d).transpose(1, 2) * d**-0.5
+        past = torch.matmul(q, state["k"])
+        weights = torch.softmax(torch.cat((past, torch.matmul(q, k)), -1) + mask, -1)
+        past, own = weights.split((past.shape[-1], x.shape[1]), -1)
+        y = torch.matmul(past, state["v"]) + torch.matmul(own, v)
+        return self.out(y.transpose(1, 2).reshape(-1, size, self.dim)), new

@@ -252,6 +252,13 @@ class ConformerEncoder(nn.Module):
         """The frames come no later with a delay."""
         return 0
 
+    # of its state all is replaced by a step
+    rings: tuple[str, ...] = ()
+
+    def advance(self, audio: Tensor, state: State, delay: Tensor | None = None) -> tuple[Tensor, State]:
+        """step(), for those that write rings themselves: here there are none."""
+        return self.step(audio, state, delay)
+
     def step(self, audio: Tensor, state: State, delay: Tensor | None = None) -> tuple[Tensor, State]:
         """audio [B, S] -> frames [B, F, D] of the chunk lookahead_chunks ago, whatever the delay, new state."""
         window, index = torch.cat((state["audio"], audio), dim=1), state["chunk"]

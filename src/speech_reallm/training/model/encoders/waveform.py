@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ...config import SAMPLE_RATE, EncoderConfig
 from ..layers.attention import MASKED, Turn, rotary
-from .block_attention import BlockAttention, blocks_of
+from .block_attention import BlockAttention, blocks_of, select, write_ring
 
 HOP = 384
 # samples before a chunk that its first frame reaches back to: 127 + 64 * 6 + 192 * 2 - 384
@@ -97,7 +97,7 @@ class Layer(nn.Module):
         """See BlockAttention.step."""
         y, new = self.attention.step(self.norm1(x), mask, turn, chunk, state, final)
         if final:
-            x = x.gather(1, chunk.expand(-1, -1, x.shape[-1]))
+            x = select(x, 1, chunk)
         return self.feed_forward(x + y), new
 
 
@@ -139,16 +139,25 @@ class WaveformEncoder(nn.Module):
     def _first_conv(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """windows [N, PAST + S] -> tanh(conv1) [N, D, 6 F + 7], statistics [N, 3] (weight, mean, mean square)."""
         y = torch.tanh(self.conv1(windows.unsqueeze(1)))
-        new = y[:, :, OVERLAP:].float()
-        mean, square = new.mean((1, 2)), new.square().mean((1, 2))
-        return y, torch.stack(((square > SILENCE).to(mean.dtype), mean, square), dim=-1)
+        return y, self._statistics(y[:, :, OVERLAP:])
 
-    def _frames(self, y: Tensor, stats: Tensor) -> Tensor:
-        """Normalise by stats [N, 3], then the other convolutions: [N, D, 6 F + 7] -> [N, F, D]."""
+    @staticmethod
+    def _statistics(y: Tensor) -> Tensor:
+        """tanh(conv1) of a chunk, [N, ., .] -> [N, 3] (weight, mean, mean square)"""
+        y = y.float()
+        mean, square = y.mean((1, 2)), y.square().mean((1, 2))
+        return torch.stack(((square > SILENCE).to(mean.dtype), mean, square), dim=-1)
+
+    def _gain(self, stats: Tensor) -> tuple[Tensor, Tensor]:
+        """stats [N, 3] -> what the normalisation multiplies with and adds, [N, D]"""
         mean = stats[:, 1]
         scale = torch.rsqrt((stats[:, 2] - mean.square()).clamp(min=0) + EPSILON)
         gain = scale[:, None] * self.norm_weight
-        offset = self.norm_bias - mean[:, None] * gain
+        return gain, self.norm_bias - mean[:, None] * gain
+
+    def _frames(self, y: Tensor, stats: Tensor) -> Tensor:
+        """Normalise by stats [N, 3], then the other convolutions: [N, D, 6 F + 7] -> [N, F, D]."""
+        gain, offset = self._gain(stats)
         y = torch.addcmul(offset[..., None].to(y.dtype), y, gain[..., None].to(y.dtype))
         return F.gelu(self.conv3(F.gelu(self.conv2(y)))).transpose(1, 2)
 
@@ -238,7 +247,10 @@ class WaveformEncoder(nn.Module):
         return self.lookahead_chunks + self.config.delayed_chunks
 
     def init_state(self, batch: int) -> dict[str, Tensor]:
-        """All zeros. `chunk` counts the steps taken; `recent` is what entered the transformer last."""
+        """All zeros. `chunk` counts the steps taken; `recent` is what entered the transformer last.
+
+        `layerI.k` and `.v` are rings of `left_chunks` chunks, the step number n in slot n % left_chunks.
+        """
         state = {
             "chunk": torch.zeros(batch, dtype=torch.int64),
             "audio": torch.zeros(batch, PAST),
@@ -249,8 +261,10 @@ class WaveformEncoder(nn.Module):
             state["samples"] = torch.zeros(batch, HIGH_PASS_TAPS - 1)
         if self._most:
             state["recent"] = torch.zeros(batch, self._most * self.frames_per_chunk, self.dim)
-        for i, layer in enumerate(self.layers):
-            state |= {f"layer{i}.{name}": value for name, value in layer.attention.init_state(batch).items()}
+        if self.config.left_chunks:
+            for i, layer in enumerate(self.layers):
+                rings = layer.attention.init_state(batch)
+                state |= {f"layer{i}.{name}": value for name, value in rings.items()}
         return state
 
     def step(
@@ -260,6 +274,24 @@ class WaveformEncoder(nn.Module):
 
         The frames are those of the chunk lookahead_chunks + shift(delay) ago, zeros where there is none.
         """
+        frames, new = self.advance(audio, state, delay)
+        left = max(self.config.left_chunks or 0, 1)
+        rings = {n: write_ring(state[n], v, state["chunk"] % left) for n, v in new.items() if n in self.rings}
+        return frames, new | rings
+
+    @property
+    def rings(self) -> list[str]:
+        """Names of the state that advance() does not replace, but writes one slot of."""
+        return (
+            [f"layer{i}.{n}" for i in range(len(self.layers)) for n in "kv"]
+            if self.config.left_chunks
+            else []
+        )
+
+    def advance(
+        self, audio: Tensor, state: dict[str, Tensor], delay: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """step(), but of the rings only what is to be written into them, so that nothing is copied."""
         per, count = self.frames_per_chunk, self._most + 1
         new = {"chunk": state["chunk"] + 1}
         if self.high_pass is not None:
@@ -267,30 +299,56 @@ class WaveformEncoder(nn.Module):
             new["samples"] = samples[:, self.chunk_samples :]
             audio = self._filtered(samples)
         window = torch.cat((state["audio"], audio), dim=1)
-        y, stats = self._first_conv(window)
+        y = torch.tanh(convolve(self.conv1, window.unsqueeze(-1)))
+        stats = self._statistics(y[:, OVERLAP:])
         recent = torch.cat((state["squares"], stats[:, 2:]), 1)
         stats = self._accumulate(state["norm"], stats)
-        x = self._frames(y, self._limited(stats, recent))
+        gain, offset = self._gain(self._limited(stats, recent))
+        y = y * gain.unsqueeze(1) + offset.unsqueeze(1)
+        x = F.gelu(convolve(self.conv3, F.gelu(convolve(self.conv2, y))))
         new |= {"audio": window[:, -PAST:], "norm": stats, "squares": recent[:, 1:]}
         if self._most:
             x = torch.cat((state["recent"], x), 1)
             new["recent"] = x[:, per:]
         if delay is None:
             delay = torch.zeros_like(state["chunk"])
-        # the block is the last chunks heard; with less right context its first ones are not attended to
+        # the block is the last chunks that came; with less right context its first ones are not attended to
         first = self.config.delayed_chunks - delay.clamp(max=self.config.delayed_chunks)
         index = state["chunk"] - self._most + first
         slot = torch.arange(count, device=x.device)
         left = self.config.left_chunks
-        past = index[:, None] - left + torch.arange(left, device=x.device)
-        seen = torch.cat((past >= 0, slot >= first[:, None]), 1)
+        # a slot holds what the last of these steps wrote; before chunk 0 there is nothing
+        steps = torch.arange(left, device=x.device)
+        ago = torch.remainder(state["chunk"][:, None] - 1 - steps, max(left, 1)) + 1
+        seen = torch.cat((index[:, None] - ago >= 0, slot >= first[:, None]), 1)
         mask = torch.where(seen, 0.0, MASKED).repeat_interleave(per, 1)[:, None, None]
-        chunk = (first[:, None] * per + torch.arange(per, device=x.device)).unsqueeze(-1)
+        chunk = first[:, None] * per + torch.arange(per, device=x.device)
         frame = (state["chunk"] - self._most)[:, None] * per + torch.arange(count * per, device=x.device)
         attention = self.layers[0].attention
         turn = Turn(*rotary(frame, attention.rotary_dims), attention.head_dim)
         for i, layer in enumerate(self.layers):
-            mine = {name: state[f"layer{i}.{name}"] for name in ("k", "v")}
-            x, updated = layer.step(x, mask, turn, chunk, mine, final=layer is self.layers[-1])
-            new |= {f"layer{i}.{name}": value for name, value in updated.items()}
+            mine = (
+                {name: state[f"layer{i}.{name}"] for name in "kv"}
+                if left
+                else layer.attention.init_state(len(x))
+            )
+            x, written = layer.step(x, mask, turn, chunk, mine, final=layer is self.layers[-1])
+            if left:
+                new |= {f"layer{i}.{name}": value for name, value in written.items()}
         return torch.where((index >= 0)[:, None, None], self.norm(x), 0.0), new
+
+
+def convolve(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """The convolution of x [B, T, C] as one product, which can be 8-bit in ONNX -> [B, T', N]"""
+    taps, stride = conv.kernel_size[0], conv.stride[0]
+    count = (x.shape[1] - taps) // stride + 1
+    # windows overlap: they are put together of blocks of `stride` samples
+    x = F.pad(x, (0, 0, 0, -x.shape[1] % stride)).reshape(len(x), -1, stride * x.shape[2])
+    width = x.shape[2] // stride
+    parts = [
+        x[:, j // stride : j // stride + count, : min(stride, taps - j) * width]
+        for j in range(0, taps, stride)
+    ]
+    return F.linear(
+        torch.cat(parts, -1), conv.weight.transpose(1, 2).reshape(conv.out_channels, -1), conv.bias
+    )

@@ -6,6 +6,8 @@ rotary (Su et al., arXiv 2104.09864), hence relative: an endless stream needs no
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,11 +40,17 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Turn:
     """rotate() for one position or chunk at a time, in few operations: what a step costs is mostly their number.
 
-    cos, sin [..., T, r / 2] as rotary() gives them, for heads of `dims` dimensions.
+    cos, sin [B, T, r / 2] as rotary() gives them, for heads of `dims` dimensions.
     """
 
     def __init__(self, cos: Tensor, sin: Tensor, dims: int):
-        half = cos.shape[-1]
+        self.dims, half = dims, int(cos.shape[-1])
+        # ONNX Runtime has an operation for it, which takes the angles of one stream
+        self.fused = torch.onnx.is_in_onnx_export() and int(cos.shape[0]) == 1
+        if self.fused:
+            self.cos, self.sin = (t.reshape(-1, half) for t in (cos, sin))
+            self.rotated = 0 if 2 * half == dims else 2 * half
+            return
         rest = dims - 2 * half
         self.cos = F.pad(torch.cat((cos, cos), -1), (0, rest), value=1.0).unsqueeze(-2)
         self.sin = F.pad(torch.cat((-sin, sin), -1), (0, rest)).unsqueeze(-2)
@@ -50,8 +58,31 @@ class Turn:
         self.order = torch.tensor(order, device=cos.device)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x [..., T, H, d] -> the same, rotated"""
-        return x * self.cos + x.index_select(-1, self.order) * self.sin
+        """x [B, T, H * d] -> the same, each head rotated"""
+        if self.fused:
+            return _FusedRotation.apply(x, self.cos, self.sin, int(x.shape[-1]) // self.dims, self.rotated)
+        heads = x.unflatten(-1, (-1, self.dims))
+        return (heads * self.cos + heads.index_select(-1, self.order) * self.sin).flatten(-2)
+
+
+class _FusedRotation(torch.autograd.Function):
+    """x [1, T, H * d], cos and sin [T, r / 2], r (0: all of d) -> x rotated; only for graphs."""
+
+    @staticmethod
+    def forward(_context: Any, x: Tensor, cos: Tensor, sin: Tensor, heads: int, _size: int) -> Tensor:
+        return rotate(x.unflatten(-1, (heads, -1)), cos, sin).flatten(-2)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, cos: Any, sin: Any, heads: int, size: int) -> Any:
+        return g.op(
+            "com.microsoft::RotaryEmbedding",
+            x,
+            g.op("Constant", value_t=torch.tensor([0])),
+            cos,
+            sin,
+            num_heads_i=heads,
+            rotary_embedding_dim_i=size,
+        ).setType(x.type())
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
@@ -179,8 +210,7 @@ class ChunkAttention(SelfAttention):
         # reshaped with sizes that are known: ONNX would compute others anew in every layer
         heads, past = (self.heads, self.head_dim), (self.left + self.lookahead) * self.frames
         both, v = self.qkv(x).split((2 * self.dim, self.dim), -1)
-        both = turn(both.reshape(-1, self.frames, 2 * self.heads, self.head_dim))
-        q, k = both.reshape(-1, self.frames, 2 * self.dim).split(self.dim, -1)
+        q, k = turn(both).split(self.dim, -1)
         k, v = torch.cat((state["k"], k), 1), torch.cat((state["v"], v), 1)
         new = {"k": k[:, self.frames :], "v": v[:, self.frames :]}
         if self.lookahead:
