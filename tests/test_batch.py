@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ import soundfile
 from fake_model import speech
 
 from speech_reallm import Final, Recognizer, UserError
+from speech_reallm.audio import AudioWarning
 from speech_reallm.batch import transcribe_files
+from speech_reallm.formats import to_json
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +47,32 @@ def test_bad_files_are_reported_and_the_others_done(
     recognizer: Recognizer, files: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "empty.wav").touch()
-    broken = np.concatenate([speech(1.5), [np.nan]])
-    soundfile.write(tmp_path / "broken.wav", broken, 16000, subtype="FLOAT")
+    soundfile.write(tmp_path / "broken.wav", np.full(16000, np.nan), 16000, subtype="FLOAT")
     inputs = [tmp_path / "empty.wav", files[0], tmp_path / "broken.wav", tmp_path / "none.wav", files[1]]
     results = {r.index: r for r in transcribe_files(recognizer, inputs, batch=2)}
     assert [isinstance(results[i].error, UserError) for i in range(5)] == [True, False, True, True, False]
     assert results[1].transcript.text == recognizer.transcribe(files[0]).text
+
+
+def test_what_is_wrong_late_is_kept_with_the_transcript(recognizer: Recognizer, tmp_path: Path) -> None:
+    """A NaN near the end throws nothing away, and the transcript says that it is not whole."""
+    sound = speech(2.5)
+    soundfile.write(tmp_path / "whole.wav", sound, 16000, subtype="FLOAT")
+    sound[39000] = np.nan
+    soundfile.write(tmp_path / "field.wav", sound, 16000, subtype="FLOAT")
+    with pytest.warns(AudioWarning, match="NaN"):
+        (result,) = transcribe_files(recognizer, [tmp_path / "field.wav"])
+    assert result.error is None and result.complete
+    assert (
+        result.transcript.text.split()[:2] == recognizer.transcribe(tmp_path / "whole.wav").text.split()[:2]
+    )
+    assert len(result.transcript.warnings) == 1 and "NaN" in result.transcript.warnings[0]
+    fields = json.loads(to_json(result.transcript))
+    assert fields["complete"] is False and fields["warnings"] == list(result.transcript.warnings)
+    with pytest.warns(AudioWarning):
+        alone = recognizer.transcribe(tmp_path / "field.wav")
+    assert (alone.text, alone.warnings) == (result.transcript.text, result.transcript.warnings)
+    assert "warnings" not in json.loads(to_json(recognizer.transcribe(tmp_path / "whole.wav")))
 
 
 def test_events_and_progress(recognizer: Recognizer, files: list[Path]) -> None:

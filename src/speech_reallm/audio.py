@@ -1,35 +1,35 @@
-"""Audio in: files block by block, PCM in every usual shape, resampling to 16 kHz.
+"""Samples: PCM in every usual shape, what is wrong with it, and resampling to 16 kHz.
 
-Inside the package audio is float32, mono, 16 kHz, in [-1, 1].
+Inside the package audio is float32, mono, 16 kHz, in [-1, 1]. Files and pipes are opened by `media`, channels are
+brought down to one by `channels`.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
-import soundfile
 import soxr
 
 from .errors import UserError
 
 SAMPLE_RATE = 16000
 MIN_RATE, MAX_RATE = 8000, 192000
-# beyond this the samples are not in [-1, 1] with some overshoot: they are integers in a float array
+# more than any format of the field has; what is beyond is taken for an array that lies on its side
+MAX_CHANNELS = 64
+# beyond this the samples are not in [-1, 1] with some overshoot: they are integers in a float array, or damage
 MAX_AMPLITUDE = 32.0
-
-
-class UnknownFormat(UserError):
-    """A file that libsndfile does not know; PyAV may."""
 
 
 class AudioWarning(UserWarning):
     """Something is wrong with a file, but what could be read of it is used."""
+
+
+class AudioNotice(AudioWarning):
+    """Nothing is wrong with a file, but there was a choice: of a sound track or a channel."""
+
+    # what the command line calls it
+    label = "note"
 
 
 def check_rate(rate: int, what: str = "the stream") -> int:
@@ -51,11 +51,30 @@ def check_samples(samples: np.ndarray, what: str) -> None:
         raise UserError(f"{what}: float samples must lie in [-1, 1], found {max(-low, high):.4g}; scale them")
 
 
-def to_mono(pcm: np.ndarray | bytes | bytearray | memoryview) -> np.ndarray:
-    """Float32 mono samples [n] from what callers hand in.
+def scrub(samples: np.ndarray, what: str) -> tuple[np.ndarray, int]:
+    """Samples [n, channels] of a file, with zeros where one is NaN, infinite or absurdly large, and how many were.
 
-    pcm: float in [-1, 1], int16 or int32, of shape [n] or [n, channels] (averaged); bytes are int16, little
-    endian, mono. Raises UserError for other types and shapes, NaN and infinity.
+    Raises UserError where more than one in a hundred is large: then the whole file has another scale.
+    """
+    low, high = (float(samples.min()), float(samples.max())) if samples.size else (0.0, 0.0)
+    # a NaN makes these comparisons false
+    if low >= -MAX_AMPLITUDE and high <= MAX_AMPLITUDE:
+        return samples, 0
+    finite = np.isfinite(samples)
+    good = finite & (np.abs(np.where(finite, samples, 0)) <= MAX_AMPLITUDE)
+    large = int(np.count_nonzero(finite & ~good))
+    if large > max(1, samples.size // 100):
+        raise UserError(
+            f"{what}: float samples must lie in [-1, 1], found {np.abs(samples[finite]).max():.4g}; scale them"
+        )
+    return np.where(good, samples, 0).astype(samples.dtype), int(np.count_nonzero(~good.all(axis=1)))
+
+
+def to_channels(pcm: np.ndarray | bytes | bytearray | memoryview) -> np.ndarray:
+    """Float32 samples [n, channels] from what callers hand in.
+
+    pcm: float in [-1, 1], int16 or int32, of shape [n] or [n, channels]; bytes are int16, little endian, mono.
+    Raises UserError for other types and shapes ([channels, n] among them), NaN and infinity.
     """
     if isinstance(pcm, (bytes, bytearray, memoryview)):
         data = bytes(pcm)
@@ -65,6 +84,10 @@ def to_mono(pcm: np.ndarray | bytes | bytearray | memoryview) -> np.ndarray:
     pcm = np.asarray(pcm)
     if pcm.ndim not in (1, 2) or (pcm.ndim == 2 and pcm.shape[1] == 0):
         raise UserError(f"PCM must have the shape [n] or [n, channels], not {list(pcm.shape)}")
+    if pcm.ndim == 2 and _on_its_side(*pcm.shape):
+        raise UserError(
+            f"PCM must have the shape [n, channels]; {list(pcm.shape)} looks like [channels, n]: hand in pcm.T"
+        )
     if pcm.dtype.kind == "f":
         check_samples(pcm, "PCM")
         scale = None
@@ -72,139 +95,39 @@ def to_mono(pcm: np.ndarray | bytes | bytearray | memoryview) -> np.ndarray:
         scale = np.float32(1.0 / (1 << (8 * pcm.dtype.itemsize - 1)))
     else:
         raise UserError(f"PCM must be float32, int16 or bytes of int16, not {pcm.dtype}")
-    mono = pcm.astype(np.float32) if pcm.ndim == 1 else _downmix(pcm)
-    return mono if scale is None else mono * scale
+    samples = pcm.astype(np.float32).reshape(len(pcm), -1 if pcm.size else max(1, pcm.shape[-1]))
+    if pcm.ndim == 1:
+        samples = samples.reshape(-1, 1)
+    return samples if scale is None else samples * scale
 
 
-def _downmix(samples: np.ndarray) -> np.ndarray:
-    if samples.shape[1] == 1:
-        return samples[:, 0].astype(np.float32)
-    mono: np.ndarray = samples.mean(axis=1, dtype=np.float32)
-    return mono
+def _on_its_side(rows: int, columns: int) -> bool:
+    """Is this [channels, n]? Blocks of more channels than samples are so rare that a short block decides nothing."""
+    return columns > MAX_CHANNELS or (0 < rows <= 8 < columns)
 
 
 class Resampler:
-    """Streaming resampling of mono float32 to 16 kHz; how the input is cut makes no difference."""
+    """Streaming resampling of mono float32 to 16 kHz or `to`; how the input is cut makes no difference."""
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, to: int = SAMPLE_RATE) -> None:
         self.rate = check_rate(rate)
         self._stream = None
-        if rate != SAMPLE_RATE:
-            self._stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        if rate != to:
+            self._stream = soxr.ResampleStream(rate, to, 1, dtype="float32")
 
     def push(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
-        """samples [n] float32 -> [m] float32 at 16 kHz; `last` brings what the filter still holds."""
+        """samples [n] float32 -> [m] float32; `last` brings what the filter still holds."""
         if self._stream is None:
             return samples
         resampled: np.ndarray = self._stream.resample_chunk(samples, last=last)
         return resampled
 
 
-class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
-    """soundfile seeks to where it is after every read; in MP3 that upsets the decoder and is audible."""
-
-    def seekable(self) -> bool:
-        return False
-
-
-class AudioFile:
-    """An audio file, read block by block: memory does not grow with its length.
-
-    Attributes: `rate` (Hz), `channels`, `duration` (seconds; an estimate, if the file is damaged or
-    compressed, until all of it has been read).
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        """Open the file. Raises UserError if it is missing, empty, no audio, or of an odd sample rate."""
-        self.path = Path(path)
-        try:
-            if self.path.is_dir():
-                raise UserError(f"{path} is a folder; name audio files")
-            if not self.path.exists():
-                raise UserError(f"{path}: no such file")
-            if self.path.is_file() and self.path.stat().st_size == 0:
-                raise UserError(f"{path} is empty")
-            with self.path.open("rb"):
-                pass
-        except OSError as err:
-            raise UserError(f"cannot read {path}: {err.strerror}") from None
-        try:
-            # ".raw" would make soundfile ask for a format; there is none to be found in such a file
-            if self.path.suffix.lower() == ".raw":
-                raise UserError(f"{path} is raw samples; convert it to WAV first")
-            # bytes: a name need not be UTF-8 on Unix; on Windows it is never anything else
-            self._file = _Sequential(str(self.path) if os.name == "nt" else os.fsencode(self.path))
-        except (soundfile.LibsndfileError, TypeError, ValueError):
-            raise UnknownFormat(
-                f"{path} is not audio that can be read (WAV, FLAC, MP3, Ogg, Opus, ...); convert it first"
-            ) from None
-        self.rate = self._file.samplerate
-        self.channels = self._file.channels
-        try:
-            check_rate(self.rate, str(path))
-        except UserError:
-            self.close()
-            raise
-        # a cut Ogg file reports no length at all, so that zero is no reason to give up yet
-        self._promised = max(0, self._file.frames)
-        self.duration = self._promised / self.rate
-        self._warn_of_cut()
-
-    def _warn_of_cut(self) -> None:
-        """A WAV header may promise more than is there; streamed files (0x7fff...) promise nothing."""
-        log = self._file.extra_info
-        match = re.search(r"^\s*data : (\d+) \(should be (\d+)\)", log, flags=re.MULTILINE)
-        if match and int(match[2]) < int(match[1]) < 0x7FFFF000:
-            self._warn("is cut short: its header promises more; using what is there")
-
-    def _warn(self, message: str) -> None:
-        warnings.warn(f"{self.path} {message}", AudioWarning, stacklevel=3)
-
-    def blocks(self, seconds: float = 0.25) -> Iterator[np.ndarray]:
-        """Mono float32 blocks [n <= seconds * rate] at the file's own rate.
-
-        Raises UserError for NaN or infinite samples and for a file with none at all. A file that breaks
-        off is read as far as it goes, with an AudioWarning.
-        """
-        buffer = np.empty((max(1, int(seconds * self.rate)), self.channels), dtype=np.float32)
-        total = 0
-        count = 1
-        while count:
-            try:
-                # read() would trust the length in the header, which a cut file gets wrong
-                count = self._file.buffer_read_into(buffer, dtype="float32")
-            except (soundfile.LibsndfileError, RuntimeError):
-                if not total:
-                    raise UserError(f"{self.path} is damaged: nothing of it can be decoded") from None
-                self._warn(f"is damaged after {total / self.rate:.1f} s; using what comes before")
-                break
-            if count:
-                check_samples(buffer[:count], f"{self.path} at {total / self.rate:.1f} s")
-                total += count
-                yield _downmix(buffer[:count])
-        else:
-            # compressed files only estimate their length, hence the margin
-            if 0 < total < 0.9 * self._promised:
-                self._warn(f"is cut short after {total / self.rate:.1f} s; using what is there")
-        if not total:
-            raise UserError(f"{self.path} holds no audio")
-        self.duration = total / self.rate
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> AudioFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
 def read_audio(path: str | Path) -> np.ndarray:
-    """The whole file as float32 [n], mono, 16 kHz. Raises UserError as AudioFile does."""
-    with AudioFile(path) as source:
+    """The whole file as float32 [n], mono, 16 kHz. Raises UserError as `media.open_audio` does."""
+    from .media import open_audio
+
+    with open_audio(path) as source:
         resampler = Resampler(source.rate)
         parts = [resampler.push(block) for block in source.blocks()]
     parts.append(resampler.push(np.zeros(0, np.float32), last=True))

@@ -49,9 +49,10 @@ class _File:
 
     def read(self) -> np.ndarray | None:
         """The next block [n], None at the end. Raises UserError."""
-        started = time.perf_counter()
+        # time of the processor: a pipe may have been waited for
+        started = time.thread_time()
         block = next(self.blocks, None)
-        self.seconds += time.perf_counter() - started
+        self.seconds += time.thread_time() - started
         if block is None:
             self.complete = True
         else:
@@ -65,7 +66,11 @@ class _File:
     def result(self) -> Result:
         seconds = self.seconds + self.stream.compute_seconds
         transcript = Transcript.of(
-            self.segments, duration=self.stream.duration, seconds=seconds, file=self.name
+            self.segments,
+            duration=self.stream.duration,
+            seconds=seconds,
+            file=self.name,
+            warnings=tuple(getattr(self.source, "warnings", ())),
         )
         return Result(index=self.index, transcript=transcript, complete=self.complete)
 
@@ -84,7 +89,8 @@ def transcribe_files(
 ) -> Iterator[Result]:
     """Transcribe files of any length, `batch` at a time; results come as files are done, in any order.
 
-    files: paths, or whatever `open_file` turns into an object with rate, duration, blocks and close. Memory
+    files: paths, or whatever `open_file` turns into an object with rate, duration, blocks and close (and warnings,
+    if it has any). Memory
     grows with `batch` and the transcripts, not with the length of the files. on_event(index, event) is called
     with every event; on_audio(index, seconds heard, seconds of the file or 0) before each block is
     recognised: if it returns False, all files end there and what was heard is returned. block_seconds: how

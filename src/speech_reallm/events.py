@@ -109,7 +109,8 @@ class Transcript(_Rounded):
 
     `duration`: seconds of audio. `rtf`: seconds of computing (of work, not of waiting) per second of audio, 0 for
     no audio; transcripts that differ in nothing else are equal.
-    `events`: those that finishing the stream brought about, not reported before.
+    `events`: those that finishing the stream brought about, not reported before. `warnings`: what was wrong with the
+    file, so that the text may lack something (damage, a missing end); in sentences for people.
     """
 
     text: str
@@ -119,6 +120,7 @@ class Transcript(_Rounded):
     rtf: float = field(compare=False)
     file: str | None = None
     events: tuple[Event, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -129,6 +131,7 @@ class Transcript(_Rounded):
         seconds: float,
         file: str | None = None,
         events: tuple[Event, ...] = (),
+        warnings: tuple[str, ...] = (),
     ) -> Transcript:
         """Put segments together; `seconds` of computing went into them."""
         return cls(
@@ -139,4 +142,5 @@ class Transcript(_Rounded):
             rtf=seconds / duration if duration > 0 else 0.0,
             file=file,
             events=events,
+            warnings=warnings,
         )

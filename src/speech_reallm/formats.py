@@ -41,14 +41,17 @@ def to_jsonl(transcript: Transcript) -> str:
 def to_json(transcript: Transcript) -> str:
     """One object on one line: file, duration, text, words (word, start, end, confidence).
 
-    The same recording gives the same line every time: how fast it went is no part of it.
+    The same recording gives the same line every time: how fast it went is no part of it. `complete` (false) and
+    `warnings` are there only where something of the file could not be read.
     """
-    fields = {
+    fields: dict[str, object] = {
         "file": transcript.file,
         "duration": transcript.duration,
         "text": transcript.text,
         "words": _words(transcript.words),
     }
+    if transcript.warnings:
+        fields |= {"complete": False, "warnings": list(transcript.warnings)}
     return json.dumps(fields, ensure_ascii=False) + "\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -102,18 +103,23 @@ class Recognizer:
 
     def transcribe(
         self,
-        path: str | Path,
+        path: str | Path | BinaryIO,
         *,
         on_event: Callable[[Event], None] | None = None,
         on_audio: Callable[[float], bool | None] | None = None,
         delay: int | None = None,
         endpoint_silence: float | None = 0.8,
+        channel: str | int | None = None,
+        track: int | None = None,
     ) -> Transcript:
         """Transcribe a file of any length in constant memory (but for the transcript).
 
+        path: of a file or a named pipe, or a binary file that is open. channel: the one to take, from 1, or left,
+        right, center; None: all that have speech. track: the sound track, from 1; None: the one that players take.
         on_event: called with every event as it happens. on_audio: called with the seconds read so far,
         before they are recognised; returning False stops there, and what was heard is returned.
-        Raises UserError for a file that cannot be used, and warns (AudioWarning) of one cut short.
+        Raises UserError for a file that cannot be used. Where a part of it is damaged or missing, the rest is
+        transcribed, with an AudioWarning that the transcript's `warnings` repeat.
         """
         segments: list[Final] = []
         seconds = 0.0
@@ -125,21 +131,29 @@ class Recognizer:
                 if on_event:
                     on_event(event)
 
-        with open_audio(path) as source:
+        with open_audio(path, channel=channel, track=track) as source:
             stream = self.stream(source.rate, delay=delay, endpoint_silence=endpoint_silence, history=0)
             # short blocks, for `on_audio` may pace them as a live speaker would
             blocks = source.blocks(0.1)
             heard = 0.0
             while True:
-                started = time.perf_counter()
+                # time of the processor: a pipe may have been waited for
+                started = time.thread_time()
                 block = next(blocks, None)
-                seconds += time.perf_counter() - started
+                seconds += time.thread_time() - started
                 if block is None:
                     break
                 heard += len(block) / source.rate
                 if on_audio and on_audio(heard) is False:
                     break
                 handle(stream.accept(np.ascontiguousarray(block)))
+            warnings = tuple(source.warnings)
         handle(stream.finish().events)
         seconds += stream.compute_seconds
-        return Transcript.of(segments, duration=stream.duration, seconds=seconds, file=str(path))
+        return Transcript.of(
+            segments,
+            duration=stream.duration,
+            seconds=seconds,
+            file=str(path) if isinstance(path, (str, Path)) else None,
+            warnings=warnings,
+        )

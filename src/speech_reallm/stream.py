@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .audio import SAMPLE_RATE, Resampler, to_mono
+from .audio import SAMPLE_RATE, Resampler, to_channels
+from .channels import Mixer
 from .endpoint import Decision, Endpointer
 from .engine import Decoded, Engine, StreamState
 from .errors import UserError
@@ -73,6 +74,7 @@ class Stream:
 
     def _start(self) -> None:
         self._received = 0
+        self._mixer: Mixer | None = None
         self._ended = False
         self._last_end = 0.0
         self._history: deque[Final] = deque()
@@ -138,12 +140,14 @@ class Stream:
             raise UserError("the stream has ended; reset() starts it anew")
         if self._pausing:
             raise UserError("the turn is being ended; step the stream before it is fed again")
-        samples = to_mono(pcm)
+        samples = to_channels(pcm)
         started = time.perf_counter()
+        if self._mixer is None or self._mixer.channels != samples.shape[1]:
+            self._mixer = Mixer(self.sample_rate, samples.shape[1])
         self._received += len(samples)
         if self._state is None and len(samples):
             self._state = self._engine.new_state(self.delay)
-        self._put(self._resampler.push(samples))
+        self._put(self._resampler.push(self._mixer.push(samples)))
         self.compute_seconds += time.perf_counter() - started
 
     def end(self) -> None:

@@ -17,8 +17,7 @@ from serving import Client, Running, pcm, text_of
 from test_serve_plain import events_of
 from websockets.exceptions import InvalidStatus
 
-from speech_reallm import Final, Recognizer
-from speech_reallm.serve import g711
+from speech_reallm import Final, Recognizer, g711
 from speech_reallm.serve.settings import Refused
 from speech_reallm.serve.values import base64_bytes, check_language
 

@@ -67,8 +67,8 @@ def test_text_as_it_is_recognised(server: Running, flac: bytes, transcript: Tran
     ("fields", "file", "complaint"),
     [
         ({}, b"", "empty"),
-        ({}, b"no audio at all", "not audio"),
-        ({}, b"RIFF\xff\xff\xff\xffWAVEfmt ", "not audio"),
+        ({}, b"no audio at all", "neither audio"),
+        ({}, b"RIFF\xff\xff\xff\xffWAVEfmt ", "breaks off"),
         ({"response_format": "docx"}, b"", "response_format"),
         ({"language": "de"}, b"", "only en"),
         ({"stream": "maybe"}, b"", "stream"),

@@ -144,7 +144,7 @@ def _error(message: str) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    print(f"reallm: warning: {message}", file=sys.stderr)
+    print(f"reallm: {getattr(category, 'label', 'warning')}: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..batch import Result
     from ..events import Event, Transcript
-    from ..pipes import Pipe
+    from ..media import AudioSource
     from ..recognizer import Recognizer
     from ._inputs import Input
     from ._outputs import Outputs
@@ -34,6 +34,7 @@ EPILOG = """examples:
   reallm transcribe recordings/ --format json,text --out transcripts/
   reallm transcribe *.wav --format jsonl --out results.jsonl
   reallm transcribe talk.mp3 --live --delay 0
+  reallm transcribe call.wav --channel left
   arecord -q -f S16_LE -r 16000 | reallm transcribe - --live
   ffmpeg -v error -i rtmp://example.org/talk -f s16le -ar 16000 -ac 1 - | reallm transcribe - --rate 16000
 
@@ -77,9 +78,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rate", type=int, metavar="HZ", help="standard input is raw samples: 16 bits, little endian, mono"
     )
     parser.add_argument(
+        "--channel",
+        type=_channel,
+        metavar="CHANNEL",
+        help="take one channel: a number from 1, or left, right, center (default: all that have speech)",
+    )
+    parser.add_argument(
+        "--track",
+        type=_track,
+        metavar="N",
+        help="take the sound track with this number, from 1 (default: the one that players take)",
+    )
+    parser.add_argument(
         "--batch", type=int, metavar="N", help="how many files are recognised at once (default: 8)"
     )
     add_model_arguments(parser)
+
+
+def _channel(text: str) -> str:
+    from ..channels import parse_channel
+
+    try:
+        return parse_channel(text)
+    except UserError as err:
+        raise argparse.ArgumentTypeError(str(err)) from None
+
+
+def _track(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) < 1000:
+        raise argparse.ArgumentTypeError("a number from 1")
+    return int(text)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.batch is not None and args.batch < 1:
         raise UserError("--batch must be at least 1")
-    inputs = find_inputs(args.files, args.rate)
+    inputs = find_inputs(args.files, args.rate, channel=args.channel, track=args.track)
     outputs = Outputs(inputs, args.format, args.out)
     recognizer = Recognizer.load(args.model, threads=args.threads, delay=args.delay)
     complete = False
@@ -142,7 +170,7 @@ class _Work:
         self._next = 0
         self._done = 0
         self._lost: OutputLost | None = None
-        known = not any(item.is_stdin for item in inputs)
+        known = not any(item.is_pipe for item in inputs)
         self._progress = Progress(self._label(), float(sum(self._sizes)) if known else 0.0)
 
     def run(self, recognizer: Recognizer, batch: int | None) -> int:
@@ -150,7 +178,7 @@ class _Work:
         from ..batch import BATCH, transcribe_files
 
         # a pipe must not hold up files, nor be held up by them
-        alone = any(item.is_stdin for item in self._inputs)
+        alone = any(item.is_pipe for item in self._inputs)
         results = transcribe_files(
             recognizer,
             self._inputs,
@@ -193,7 +221,7 @@ class _Work:
         return 0
 
     def _open(self, item: Input) -> object:
-        if not item.is_stdin:
+        if not item.is_pipe:
             return item.open()
         with self._interrupt.waiting():
             return _Interruptible(item.open(), self._interrupt)
@@ -271,7 +299,7 @@ class _Live(_Work):
     def _pace(self, index: int, seconds: float, of: float) -> bool:
         started = self._started.setdefault(index, time.monotonic())
         # a pipe has its own pace
-        if not self._inputs[index].is_stdin:
+        if not self._inputs[index].is_pipe:
             # a block is there when its last sample has been spoken
             while not self._interrupt.stopping and (wait := started + seconds - time.monotonic()) > 0:
                 time.sleep(min(wait, 0.05))
@@ -291,9 +319,9 @@ class _Live(_Work):
 class _Interruptible:
     """A pipe that nobody may write to for a while: Ctrl-C ends the waiting, and the sound ends there."""
 
-    def __init__(self, pipe: Pipe, interrupt: Interrupt) -> None:
+    def __init__(self, pipe: AudioSource, interrupt: Interrupt) -> None:
         self._pipe, self._interrupt = pipe, interrupt
-        self.rate, self.duration = pipe.rate, 0.0
+        self.rate, self.duration, self.warnings = pipe.rate, 0.0, pipe.warnings
 
     def blocks(self, seconds: float) -> Iterator[np.ndarray]:
         blocks = self._pipe.blocks(seconds)

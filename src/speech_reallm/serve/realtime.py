@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from starlette.websockets import WebSocket
 
-from . import g711
+from .. import g711
 from .batcher import Session
 from .plain import read_options
 from .realtime_config import Config, update

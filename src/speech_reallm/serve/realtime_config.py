@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .. import g711
 from ..audio import MAX_RATE, MIN_RATE
-from . import g711
 from .batcher import Options
 from .settings import Refused
 from .values import check_language, language_code, whole_number

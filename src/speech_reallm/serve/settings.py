@@ -77,6 +77,7 @@ HTTP_STATUS = {
     "too_large": 413,
     "too_slow": 408,
     "gone": 499,
+    "no_storage": 507,
     "internal": 500,
 }
 

@@ -9,27 +9,27 @@ import asyncio
 import contextlib
 import json
 import logging
-import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from ..audio import AudioFile
 from ..errors import UserError
 from ..events import Event, Final, Partial, Transcript
 from ..formats import FORMATS
+from ..media import open_audio
 from .batcher import Options, Session
 from .plain import word_json
 from .service import Service, error_body
 from .settings import Refused, Settings
+from .spool import SpooledParser, StorageError
 from .values import check_language
 
 log = logging.getLogger("speech_reallm.serve")
@@ -69,9 +69,12 @@ async def transcriptions(request: Request) -> Response:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise Refused("bad_request", "file: send the recording as multipart/form-data")
-            recording = await asyncio.to_thread(Recording, file, service.settings.upload_seconds)
+            if (file.size or 0) > service.settings.upload_bytes:
+                raise too_large(service.settings)
+            recording = await asyncio.to_thread(Recording, file.file, service.settings.upload_seconds)
         finally:
-            await form.close()
+            if recording is None:
+                await form.close()
         options = Options(rate=recording.source.rate, delay=wanted.delay)
         session = service.batcher.open(options, "upload", instead_of=place)
     except BaseException:
@@ -90,55 +93,59 @@ async def transcriptions(request: Request) -> Response:
                         finals.append(event)
     finally:
         recording.close()
-    transcript = Transcript.of(finals, duration=session.seconds, seconds=0.0)
+    transcript = Transcript.of(finals, duration=session.seconds, seconds=0.0, warnings=recording.warnings)
     return respond(transcript, wanted, service.recognizer.model.language)
 
 
 class Recording:
-    """An uploaded file on disk, for as long as it is needed; libsndfile wants a name or something seekable."""
+    """An uploaded file, for as long as it is needed: everything that the command line reads is read here."""
 
-    def __init__(self, file: UploadFile, limit: float) -> None:
-        """Blocking. limit: seconds. Raises Refused for what is no audio."""
-        self._folder = tempfile.TemporaryDirectory(prefix="reallm-")
-        self._limit = limit
+    def __init__(self, file: BinaryIO, limit: float) -> None:
+        """Blocking. file: seekable; it is closed with the recording. limit: seconds. Raises Refused for no audio."""
+        self._file, self._limit = file, limit
+        self._busy, self._closed = threading.Lock(), False
         try:
-            # the name says the format where the content alone does not; nothing else of it is used
-            suffix = Path(file.filename or "").suffix.lower()
-            known = suffix if suffix in (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".au") else ""
-            path = Path(self._folder.name) / f"audio{known}"
-            file.file.seek(0)
-            with path.open("wb") as out:
-                while block := file.file.read(1 << 20):
-                    out.write(block)
-            self.source = AudioFile(path)
-            self._blocks = self.source.blocks(BLOCK)
+            # what is wrong with it is for its sender, not for the server's log
+            self.source = open_audio(file, name="the recording", on_warning=lambda *_: None)
         except UserError as err:
-            self._folder.cleanup()
-            raise Refused("bad_request", self._message(err)) from None
+            file.close()
+            raise Refused("bad_request", str(err)) from None
         except BaseException:
-            self._folder.cleanup()
+            file.close()
             raise
+        self._blocks = self.source.blocks(BLOCK)
 
-    def _message(self, err: UserError) -> str:
-        # the file as its sender knows it
-        return str(err).replace(f"{self._folder.name}/", "")
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was wrong with it so far: sentences that begin with "the recording"."""
+        return tuple(self.source.warnings)
 
     def block(self) -> np.ndarray | None:
         """Blocking: the next samples, float32 [n], None at the end. Raises Refused."""
+        self._busy.acquire()
         try:
-            block = next(self._blocks, None)
+            block = None if self._closed else next(self._blocks, None)
         except UserError as err:
-            raise Refused("bad_request", self._message(err)) from None
+            raise Refused("bad_request", str(err)) from None
+        finally:
+            self._busy.release()
+            if self._closed:
+                self.close()
         if block is not None:
             self._limit -= len(block) / self.source.rate
             if self._limit < 0:
                 raise Refused("too_large", "the recording is too long for this server; cut it")
-        # the decoder's buffer is used again
-        return None if block is None else np.array(block, np.float32)
+        return block
 
     def close(self) -> None:
-        self.source.close()
-        self._folder.cleanup()
+        """Does not wait: a decoder that is at work in its thread is closed when it is done."""
+        self._closed = True
+        if self._busy.acquire(blocking=False):
+            try:
+                self.source.close()
+                self._file.close()
+            finally:
+                self._busy.release()
 
 
 async def recognise(
@@ -205,9 +212,15 @@ async def _events(
                         yield sent({"type": "transcript.text.delta", "delta": delta})
                     elif isinstance(event, Final):
                         new_segment = True
-            yield sent({"type": "transcript.text.done", "text": text})
+            warnings = {"warnings": list(recording.warnings)} if recording.warnings else {}
+            yield sent({"type": "transcript.text.done", "text": text, **warnings})
     except Refused as refused:
         yield sent(error_body(refused))
+
+
+def too_large(settings: Settings) -> Refused:
+    limit = f"{settings.upload_bytes / (1 << 20):.4g}"
+    return Refused("too_large", f"the file is larger than the {limit} MB that this server takes")
 
 
 async def read_form(request: Request, settings: Settings) -> FormData:
@@ -217,9 +230,8 @@ async def read_form(request: Request, settings: Settings) -> FormData:
     """
     limit = settings.upload_bytes + FORM_BYTES
     length = request.headers.get("content-length", "0")
-    too_large = Refused("too_large", f"the file is larger than the {limit >> 20} MB that this server takes")
     if not length.isdigit() or int(length[:20]) > limit:
-        raise too_large
+        raise too_large(settings)
     receive: Callable[[], Any] = request.receive
     taken = 0
 
@@ -228,29 +240,35 @@ async def read_form(request: Request, settings: Settings) -> FormData:
         message: Message = await asyncio.wait_for(receive(), settings.send_seconds)
         taken += len(message.get("body", b""))
         if taken > limit:
-            raise too_large
+            raise too_large(settings)
         return message
 
-    counting = Request(request.scope, counted)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        raise Refused("bad_request", "file: send the recording as multipart/form-data")
+    parser = SpooledParser(
+        request.headers,
+        Request(request.scope, counted).stream(),
+        max_files=1,
+        max_fields=MAX_FIELDS,
+        max_part_size=MAX_FIELD_BYTES,
+    )
     try:
-        form = counting.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
-        return await asyncio.wait_for(_awaited(form), settings.form_seconds)
+        return await asyncio.wait_for(parser.parse(), settings.form_seconds)
+    except StorageError as err:
+        raise Refused("no_storage", str(err)) from None
     except asyncio.TimeoutError:
         raise Refused("too_slow", "the file stopped coming") from None
     except ClientDisconnect:
         raise Refused("gone", "the client hung up") from None
     except Refused:
         raise
-    except HTTPException as err:
-        raise Refused("bad_request", f"not a form that can be read: {err.detail}"[:200]) from None
+    except MultiPartException as err:
+        raise Refused("bad_request", f"not a form that can be read: {err.message}"[:200]) from None
     except Exception:
         # whatever else a form of a stranger may bring about in its parser
         log.exception("unreadable form")
         raise Refused("bad_request", "not a form that can be read; send multipart/form-data") from None
-
-
-async def _awaited(form: Awaitable[FormData]) -> FormData:
-    return await form
 
 
 def read_wanted(form: FormData, language: str) -> Wanted:
@@ -286,7 +304,7 @@ def read_wanted(form: FormData, language: str) -> Wanted:
 def respond(transcript: Transcript, wanted: Wanted, language: str) -> Response:
     if wanted.format == "json":
         usage = {"type": "duration", "seconds": round(transcript.duration, 3)}
-        return JSONResponse({"text": transcript.text, "usage": usage})
+        return JSONResponse({"text": transcript.text, "usage": usage, **_warnings(transcript)})
     if wanted.format == "verbose_json":
         return JSONResponse(verbose(transcript, wanted, language))
     kind = "text/vtt" if wanted.format == "vtt" else "text/plain"
@@ -302,9 +320,15 @@ def verbose(transcript: Transcript, wanted: Wanted, language: str) -> dict[str, 
         "segments": list(_segments(transcript)),
         "usage": {"type": "duration", "seconds": round(transcript.duration, 3)},
     }
+    body |= _warnings(transcript)
     if wanted.words:
         body["words"] = [word_json(word) for word in transcript.words]
     return body
+
+
+def _warnings(transcript: Transcript) -> dict[str, Any]:
+    """What was wrong with the recording, in a field that is there only then."""
+    return {"warnings": list(transcript.warnings)} if transcript.warnings else {}
 
 
 def _segments(transcript: Transcript) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import MAX_RATE, MIN_RATE, to_mono
+from ..audio import MAX_RATE, MIN_RATE, to_channels
+from ..channels import Mixer
 from ..errors import UserError
 from ..events import Final, Partial
 from .batcher import Options, Session
@@ -138,6 +139,7 @@ class Connection:
     async def _feed(self, session: Session, first: Event) -> None:
         event: Event | None = first
         rest = b""
+        mixer: Mixer | None = None
         while event is None or event.type != "audio-stop":
             if event is not None and event.type == "audio-chunk" and event.payload:
                 if (
@@ -146,7 +148,9 @@ class Connection:
                 ):
                     raise Refused("bad_message", "the rate of the audio changed")
                 samples, rest = read_samples(rest + event.payload, event.data)
-                await session.send(samples)
+                if mixer is None or mixer.channels != samples.shape[1]:
+                    mixer = Mixer(session.options.rate, samples.shape[1])
+                await session.send(mixer.push(samples))
             if session.ended:
                 # the server is going down: what has come is answered
                 return
@@ -265,7 +269,7 @@ async def read_event(reader: asyncio.StreamReader, max_payload: int) -> Event | 
 
 
 def read_samples(audio: bytes, data: dict[str, Any]) -> tuple[np.ndarray, bytes]:
-    """Mono samples, int16 or float32 [n], and the bytes of a sample that was cut. Raises Refused."""
+    """Samples, float32 [n, channels], and the bytes of a sample that was cut. Raises Refused."""
     width = whole_number(data.get("width", 2), "width", 1, 4)
     channels = whole_number(data.get("channels", 1), "channels", 1, MAX_CHANNELS)
     types = {1: "u1", 2: "<i2", 4: "<i4"}
@@ -278,4 +282,4 @@ def read_samples(audio: bytes, data: dict[str, Any]) -> tuple[np.ndarray, bytes]
         samples = (samples.astype(np.float32) - 128) / 128
     elif width == 4:
         samples = samples.astype(np.float32) / 2**31
-    return (samples[:, 0] if channels == 1 else to_mono(samples)), audio[whole:]
+    return to_channels(samples), audio[whole:]
