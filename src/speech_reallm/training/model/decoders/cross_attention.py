@@ -82,24 +82,23 @@ class FrameAttention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
     def ages(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
-        """What the steps of all layers at chunk [B] share: the age of what is in each slot [B, H, N], which is the slot
-        of each age too, and an additive mask [B, 1, N] over slots that nothing was written into yet.
+        """What the steps of all layers at chunk [B] share: which age the frames in the rings have, one-hot
+        [B, 1, N, N * F], and an additive mask [B, 1, 1, N * F] over slots that nothing was written into yet.
         """
-        slot = torch.arange(self.chunks, device=chunk.device)
-        age = torch.remainder(chunk[:, None] - slot, self.chunks)[:, None].expand(-1, self.heads, -1)
-        return age, torch.where(slot <= chunk[:, None], 0.0, MASKED)[:, None]
+        slot = torch.arange(self.chunks, device=chunk.device).repeat_interleave(self.frames)
+        age = torch.remainder(chunk[:, None] - slot, self.chunks)[:, None]
+        one_hot = (age == torch.arange(self.chunks, device=chunk.device)[:, None]).to(self.age.dtype)
+        return one_hot[:, None], torch.where(slot <= chunk[:, None], 0.0, MASKED)[:, None, None]
 
     def step(self, x: Tensor, k: Tensor, v: Tensor, ages: tuple[Tensor, Tensor]) -> Tensor:
         """x [B, 1, D], rings of keys [B, H, d, N * F] and values [B, H, N * F, d] (chunk c: slot c % N) -> [B, 1, D]"""
         heads, d = self.heads, self.head_dim
-        other, empty = ages
+        one_hot, empty = ages
         age_k, age_v = (layer(self.age).reshape(-1, heads, d).transpose(0, 1) for layer in (self.k, self.v))
         q = self.q(x).reshape(-1, heads, 1, d) * d**-0.5
-        # an age adds the same to the scores of all frames of a chunk
-        by_chunk = torch.matmul(q, age_k.transpose(1, 2)).reshape(-1, heads, self.chunks)
-        by_chunk = (by_chunk.gather(2, other) + empty).unsqueeze(-1)
-        scores = torch.matmul(q, k).reshape(-1, heads, self.chunks, self.frames) + by_chunk
-        weights = torch.softmax(scores.reshape(-1, heads, 1, self.chunks * self.frames), -1)
-        mass = weights.reshape(-1, heads, self.chunks, self.frames).sum(-1).gather(2, other)
-        y = torch.matmul(weights, v) + torch.matmul(mass.unsqueeze(2), age_v)
+        # an age adds the same to the scores and the values of all its frames: products, of which there are few
+        by_age = torch.matmul(torch.matmul(q, age_k.transpose(1, 2)), one_hot)
+        weights = torch.softmax(torch.matmul(q, k) + by_age + empty, -1)
+        mass = torch.matmul(weights, one_hot.transpose(2, 3))
+        y = torch.matmul(weights, v) + torch.matmul(mass, age_v)
         return self.out(y.reshape(-1, 1, heads * d))
