@@ -6,9 +6,11 @@ import io
 import json
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import openai
 import pytest
 import soundfile
@@ -16,10 +18,12 @@ from fake_model import speech
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from serving import PATIENCE, Running
+from sounds import by_av, encoded, wav
 from test_serve_realtime import client_of
 
 from speech_reallm import Recognizer, Transcript
 from speech_reallm.formats import to_srt, to_text, to_vtt
+from speech_reallm.serve.spool import Spool
 
 
 def recording(seconds: float = 6, rate: int = 16000, kind: str = "FLAC") -> bytes:
@@ -155,3 +159,72 @@ def test_any_bytes_get_an_answer(server: Running, body: bytes, boundary: str, he
     )
     assert 400 <= answer.status_code < 500 and json.loads(answer.text)["error"]["message"]
     assert server.service.batcher.sessions == 0
+
+
+def test_what_the_command_line_reads(server: Running, recognizer: Recognizer, tmp_path: Path) -> None:
+    """By content, whatever the name: containers of PyAV, joined and unfinished files."""
+    pytest.importorskip("av")
+    sound = speech(3, rate=48000)
+    files = {
+        "memo.m4a": by_av([sound], "mp4", "aac"),
+        "browser.webm": by_av([sound], "webm", "libopus", options={"live": "1"}),
+        "joined.mp3": encoded(speech(2), "mp3") + encoded(speech(2, 1), "mp3"),
+        "crashed.wav": wav(speech(3), 0, riff=0),
+        "none": encoded(speech(3), "AIFF", "PCM_16"),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        expected = recognizer.transcribe(tmp_path / name)
+        answer = post(server, {"response_format": "verbose_json"}, data)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["text"] == expected.text != ""
+        assert answer.json()["duration"] == pytest.approx(expected.duration, abs=1e-3)
+        assert "warnings" not in answer.json()
+
+
+def test_what_is_missing_is_told(server: Running) -> None:
+    whole = wav(speech(3))
+    for kind in ("json", "verbose_json"):
+        answer = post(server, {"response_format": kind}, whole[: len(whole) // 2])
+        (warning,) = answer.json()["warnings"]
+        assert answer.status_code == 200 and "cut short after 1.5 s of 3.0 s" in warning
+        assert warning.startswith("the recording is")
+
+
+def test_the_limit_in_the_answer_is_the_one_that_was_set(start: Callable[..., Running]) -> None:
+    server = start(upload_bytes=1 << 20)
+    for size in (1_500_000, 3_500_000):
+        answer = post(server, {}, bytes(size))
+        assert answer.status_code == 413 and "1 MB" in answer.json()["error"]["message"]
+
+
+def test_without_a_disk(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fits in memory is answered; for the rest the server takes the blame, in JSON."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("tempfile.SpooledTemporaryFile.rollover", refuse)
+    large = wav(np.tile(speech(3), 15))
+    assert len(large) > 1 << 20
+    assert post(server, {}, large).status_code == 200
+    monkeypatch.setattr(
+        "speech_reallm.serve.spool.Spool.__init__.__defaults__", (1 << 10, 1 << 12), raising=False
+    )
+    monkeypatch.setattr(Spool.__init__, "__defaults__", (1 << 10, 1 << 12))
+    answer = post(server, {}, large)
+    assert answer.status_code == 507
+    assert answer.json()["error"]["type"] == "server_error"
+    assert "cannot store" in answer.json()["error"]["message"]
+
+
+def test_a_spool_is_a_file() -> None:
+    for memory in (10, 1000):
+        spool = Spool(memory=memory)
+        for _ in range(20):
+            spool.write(b"0123456789")
+        assert spool.tell() == 200 and spool.seek(-5, 2) == 195
+        assert spool.read() == b"56789" and spool.seek(0) == 0 and spool.read(12) == b"012345678901"
+        spool.close()
+        assert spool.closed

@@ -178,7 +178,8 @@ class FfmpegReader:
                 frames = packet.decode()
             except (StopIteration, self._av.EOFError):
                 return
-            except (self._av.FFmpegError, ValueError):
+            except (self._av.FFmpegError, ValueError, AttributeError):
+                # the last: a damaged container that turns its track into one of another kind
                 damaged = True
                 errors += 1
                 # a file that gives errors for ever
