@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import sys
 import warnings
@@ -146,6 +147,43 @@ def test_a_pause_of_the_writer_is_no_damage() -> None:
     samples, rate, told = of_bytes(by_av([sweep(6.0, 48000)], "webm", "libopus", skipped=range(100, 200)))
     assert told == [] and len(samples) / rate == pytest.approx(6.0, abs=0.1)
     assert not samples[int(2.3 * rate) : int(3.7 * rate)].any()
+
+
+@pytest.mark.parametrize("channels", [6, 8, 16])
+def test_many_channels(channels: int) -> None:
+    """Planar frames of eight channels and more must be looked at with care."""
+    file = io.BytesIO()
+    sound = sweep(1.0, 48000)
+    layout = {6: "5.1", 8: "7.1", 16: "hexadecagonal"}[channels]
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("wavpack", rate=48000, layout=layout)
+        for start in range(0, len(sound), 4800):
+            part = np.repeat(sound[None, start : start + 4800], channels, axis=0).reshape(1, -1, order="F")
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part), format="flt", layout=layout)
+            frame.sample_rate, frame.pts = 48000, start
+            resampler = av.AudioResampler(format="fltp", layout=layout, rate=48000)
+            for planar in resampler.resample(frame):
+                container.mux(stream.encode(planar))
+        container.mux(stream.encode(None))
+    samples, rate, _ = of_bytes(file.getvalue())
+    assert alike(samples, sweep(1.0), rate)
+
+
+FINDINGS = sorted((Path(__file__).parent / "findings").glob("*"))
+
+
+@pytest.mark.parametrize("path", FINDINGS, ids=lambda path: path.name)
+@pytest.mark.parametrize("pipe", [False, True])
+def test_what_fuzzing_has_found(path: Path, pipe: bool) -> None:
+    """Files that once crashed the reader; each is read or refused in one line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AudioWarning)
+        try:
+            samples, _, _ = of_bytes(path.read_bytes(), pipe=pipe)
+        except UserError as err:
+            assert "\n" not in str(err)
+            return
+    assert np.isfinite(samples).all()
 
 
 # ---- tracks

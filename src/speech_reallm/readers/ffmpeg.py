@@ -116,8 +116,9 @@ class FfmpegReader:
                     done += gap
                     yield Gap(gap, lost=damaged)
             frame.pts = None
-            sound = sound_of(frame)
-            if not sound.rate:
+            try:
+                sound = sound_of(frame)
+            except (self._av.FFmpegError, ValueError):
                 continue
             done += len(sound.samples) / sound.rate
             yield sound

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from ..audio import MAX_CHANNELS
 from ..errors import UserError
 from .items import ByteReader, Gap, Item, Problem, Sound, UnknownFormat, cut_short, shorter
 
 # a gap between what is decoded and what the file says is rounding up to here, seconds
 LEAST_GAP = 0.1
-# stretches that a damaged file may fall into before nothing more is expected of it
-MAX_STRETCHES = 10000
+# PyAV looks for the planes of a frame up to a null pointer, which from here on need not be there
+PLANES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,9 +151,14 @@ class AvDecoder:
 
 
 def sound_of(frame: Any) -> Sound:
-    """A frame of PyAV as float32 [n, channels]."""
-    samples = frame.to_ndarray()
+    """A frame of PyAV as float32 [n, channels]. Raises ValueError or FFmpegError for one that contradicts itself."""
     channels = frame.layout.nb_channels
+    if not 1 <= channels <= MAX_CHANNELS or frame.sample_rate <= 0:
+        raise ValueError(f"a frame of {channels} channels at {frame.sample_rate} Hz")
+    names = tuple(channel.name for channel in frame.layout.channels)
+    if frame.format.is_planar and channels >= PLANES:
+        frame = _packed(frame)
+    samples = frame.to_ndarray()
     samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
     if samples.dtype == np.uint8:
         samples = (samples.astype(np.float32) - 128) / 128
@@ -160,8 +166,15 @@ def sound_of(frame: Any) -> Sound:
         samples = samples.astype(np.float32) / (1 << (8 * samples.dtype.itemsize - 1))
     with np.errstate(over="ignore", invalid="ignore"):
         samples = samples.astype(np.float32)
-    names = tuple(channel.name for channel in frame.layout.channels)
     return Sound(samples, frame.sample_rate, names if len(names) == channels else None)
+
+
+def _packed(frame: Any) -> Any:
+    """The same samples in one plane."""
+    resampler = import_av().AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate)
+    frame.pts = None
+    (packed,) = resampler.resample(frame)
+    return packed
 
 
 class _Part:
