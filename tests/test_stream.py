@@ -6,12 +6,14 @@ import math
 
 import numpy as np
 import pytest
+import soundfile
 import soxr
 from fake_model import SAMPLES, speech, write_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech_reallm import Endpoint, Event, Final, Partial, Recognizer, UserError
+from speech_reallm.batch import transcribe_files
 from speech_reallm.engine import Decoded
 from speech_reallm.segment import Segment
 
@@ -415,6 +417,24 @@ def test_the_default_delay(model_folder, tmp_path) -> None:
         Recognizer.load(model_folder, delay=5)
     folder = write_model(tmp_path / "m", chunk_ms=240, default_delay=0)
     assert Recognizer.load(folder).model.chunk_samples == 3840
+
+
+def test_recordings_have_a_delay_of_their_own(tmp_path) -> None:
+    folder = write_model(tmp_path / "m", file_delay=2)
+    recognizer = Recognizer.load(folder)
+    assert (recognizer.delay, recognizer.file_delay) == (1, 2)
+    assert Recognizer.load(folder, delay=0).file_delay == 0
+    path = tmp_path / "talk.wav"
+    soundfile.write(path, talk(), RATE, subtype="FLOAT")
+    surest = recognizer.transcribe(path)
+    for chosen in (0, 1, 2):
+        stream = recognizer.stream(RATE, delay=chosen)
+        stream.accept(talk())
+        same = stream.finish().segments == surest.segments
+        assert same == (chosen == 2)
+        assert (recognizer.transcribe(path, delay=chosen).segments == surest.segments) == same
+    (found,) = transcribe_files(recognizer, [path])
+    assert found.transcript is not None and found.transcript.segments == surest.segments
 
 
 def test_a_partial_knows_its_words(recognizer: Recognizer) -> None:

@@ -90,11 +90,11 @@ def transcribe_files(
     """Transcribe files of any length, `batch` at a time; results come as files are done, in any order.
 
     files: paths, or whatever `open_file` turns into an object with rate, duration, blocks and close (and warnings,
-    if it has any). Memory
-    grows with `batch` and the transcripts, not with the length of the files. on_event(index, event) is called
-    with every event; on_audio(index, seconds heard, seconds of the file or 0) before each block is
-    recognised: if it returns False, all files end there and what was heard is returned. block_seconds: how
-    much of a file is read at once. Files that cannot be used give a Result with an error.
+    if it has any). Memory grows with `batch` and the transcripts, not with the length of the files. on_event(index,
+    event) is called with every event; on_audio(index, seconds received, seconds of the file or 0) before each block
+    is recognised: if it returns False, all files end there and what was received is returned. delay: label delay in
+    chunks, None for `Recognizer.file_delay`. block_seconds: how much of a file is read at once. Files that cannot be
+    used give a Result with an error.
     """
     if batch < 1:
         raise UserError("batch must be at least 1")
@@ -110,7 +110,10 @@ def transcribe_files(
                 try:
                     source = open_file(name)
                     stream = recognizer.stream(
-                        source.rate, delay=delay, endpoint_silence=endpoint_silence, history=0
+                        source.rate,
+                        delay=recognizer.file_delay if delay is None else delay,
+                        endpoint_silence=endpoint_silence,
+                        history=0,
                     )
                     active.append(_File(index, str(name), source, stream, seconds))
                 except UserError as err:

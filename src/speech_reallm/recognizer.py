@@ -30,7 +30,7 @@ class Recognizer:
     """
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer, delay: int | None = None) -> None:
-        """Use `Recognizer.load`. delay: default label delay of streams, None for the model's own."""
+        """Use `Recognizer.load`. delay: label delay of streams and recordings, None for the model's own."""
         folder = engine.folder
         if len(tokenizer) > folder.vocab_size:
             raise UserError(
@@ -39,12 +39,15 @@ class Recognizer:
             )
         self._engine, self._tokenizer = engine, tokenizer
         self.delay = engine.new_state(delay).delay
+        # of recordings, where latency is of no concern
+        self.file_delay = self.delay if delay is not None else folder.file_delay
 
     @classmethod
     def load(cls, model: str | Path | None = None, threads: int = 1, delay: int | None = None) -> Recognizer:
         """Load a model folder; None or "default" is the model inside the package.
 
-        threads: streams computed at once, each on a thread. delay: label delay in chunks for streams that name none.
+        threads: streams computed at once, each on a thread. delay: label delay in chunks for streams and
+        recordings that name none; None: the model's own, which for recordings is larger and makes fewer errors.
         Raises UserError for a folder that is missing, damaged or of another format.
         """
         folder = open_folder(model)
@@ -116,6 +119,7 @@ class Recognizer:
 
         path: of a file or a named pipe, or a binary file that is open. channel: the one to take, from 1, or left,
         right, center; None: all that have speech. track: the sound track, from 1; None: the one that players take.
+        delay: label delay in chunks; None: `file_delay`, the model's own for recordings, not that of live streams.
         on_event: called with every event as it happens. on_audio: called with the seconds read so far,
         before they are recognised; returning False stops there, and what was heard is returned.
         Raises UserError for a file that cannot be used. Where a part of it is damaged or missing, the rest is
@@ -132,7 +136,12 @@ class Recognizer:
                     on_event(event)
 
         with open_audio(path, channel=channel, track=track) as source:
-            stream = self.stream(source.rate, delay=delay, endpoint_silence=endpoint_silence, history=0)
+            stream = self.stream(
+                source.rate,
+                delay=self.file_delay if delay is None else delay,
+                endpoint_silence=endpoint_silence,
+                history=0,
+            )
             # short blocks, for `on_audio` may pace them as a live speaker would
             blocks = source.blocks(0.1)
             heard = 0.0

@@ -304,6 +304,12 @@ def test_no_such_model(tmp_path: Path) -> None:
         ({"delays": list(range(1000))}, "delays"),
         ({"delays": [10**12]}, "delays"),
         ({"default_delay": 7}, "default_delay"),
+        ({"file_delay": 7}, "file_delay"),
+        ({"encoders": {"encoder.onnx": [0, 1]}}, "encoders.*every one of delays"),
+        ({"encoders": {"encoder.onnx": [0, 1, 2, 2]}}, "encoders.*every one of delays"),
+        ({"encoders": {"encoder.onnx": [0, 1, 7]}}, "encoders"),
+        ({"encoders": {"../encoder.onnx": [0, 1, 2]}}, "encoders"),
+        ({"encoders": {"encoder.onnx": [0, 1], "encoder-wide.onnx": [2]}}, "encoder-wide.onnx is missing"),
         ({"vocab_size": 10**12}, "vocab_size"),
         ({"vocab_size": 51}, "log_probs"),
         ({"blank_id": 50}, "blank_id"),
@@ -377,3 +383,27 @@ def test_a_stream_that_needs_too_much_memory_is_refused(
 ) -> None:
     monkeypatch.setattr("speech_reallm.engine.engine.MAX_STATE_BYTES", engine.new_state().nbytes - 1)
     refused(folder, "a stream would need .* of state")
+
+
+def test_each_delay_has_its_encoder(model_folder: Path, tmp_path: Path) -> None:
+    """Streams of both encoders at once give what each gives alone."""
+    folder = tmp_path / "wide"
+    shutil.copytree(model_folder, folder)
+    wide = make_encoder(np.random.default_rng(7), 1, SAMPLES, frames_of(folder))
+    (folder / "encoder-wide.onnx").write_bytes(wide)
+    config = json.loads((folder / "config.json").read_text())
+    config["encoders"] = {"encoder.onnx": [0, 1], "encoder-wide.onnx": [2]}
+    config["sha256"]["encoder-wide.onnx"] = hashlib.sha256(wide).hexdigest()
+    (folder / "config.json").write_text(json.dumps(config))
+    engine, audio = Engine(open_folder(folder)), chunks(12)
+    alone = [engine.step([engine.new_state(delay)], [audio])[0] for delay in (1, 2)]
+    assert [d.ids for d in alone[0]] == [
+        d.ids for d in Engine(open_folder(model_folder)).step([engine.new_state(1)], [audio])[0]
+    ]
+    assert alone[0] != alone[1]
+    states = [engine.new_state(delay) for delay in (2, 1)]
+    assert engine.step(states, [audio, audio]) == alone[::-1]
+
+
+def frames_of(folder: Path) -> int:
+    return FRAMES if json.loads((folder / "config.json").read_text())["frame_chunks"] else 0

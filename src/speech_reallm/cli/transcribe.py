@@ -119,7 +119,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--delay",
         type=int,
         metavar="CHUNKS",
-        help="label delay: fewer chunks come out sooner, more are surer (default: the model's own)",
+        help="label delay: fewer chunks come out sooner, more are surer (default: the model's own, which for "
+        "recordings is larger than for live text)",
     )
     parser.add_argument(
         "--threads",
@@ -269,6 +270,7 @@ class _Live(_Work):
             open_file=self._open,
             on_event=self._on_event,
             on_audio=self._pace,
+            delay=recognizer.delay,
             block_seconds=LIVE_BLOCK,
         )
         code = max((self._finish(result) for result in results), default=0)

@@ -75,7 +75,8 @@ async def transcriptions(request: Request) -> Response:
         finally:
             if recording is None:
                 await form.close()
-        options = Options(rate=recording.source.rate, delay=wanted.delay)
+        delay = service.recognizer.file_delay if wanted.delay is None else wanted.delay
+        options = Options(rate=recording.source.rate, delay=delay)
         session = service.batcher.open(options, "upload", instead_of=place)
     except BaseException:
         place.close()
