@@ -6,7 +6,7 @@ DEMO := examples/demo.opus
 OUT := out
 PIP := $(V) -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo test check format types docs pictures release clean
+.PHONY: help demo test check format docs pictures release clean
 
 help:
 	@echo "make demo    transcribe $(DEMO) live, with the built-in model"
@@ -32,8 +32,6 @@ test: .venv/.dev
 check: .venv/.dev
 	$(V) -m ruff format --check .
 	$(V) -m ruff check .
-
-types: .venv/.dev
 	$(V) -m mypy
 
 format: .venv/.dev

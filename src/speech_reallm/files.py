@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
+from typing import TextIO
 
 from .errors import UserError
 
@@ -26,7 +27,7 @@ class GrowingFile:
         self.path = Path(path)
         # what a link points to is replaced, and not the link
         self._target = Path(os.path.realpath(self.path))
-        self._file = None
+        self._file: TextIO | None = None
         self.part: Path | None = None
         if not is_special(self._target):
             _check(self.path, self._target)
@@ -35,22 +36,22 @@ class GrowingFile:
     def write(self, text: str) -> None:
         """Append, and hand it to the system at once. Raises UserError."""
         try:
-            if self._file is None:
-                self._open()
-            self._file.write(text)
-            self._file.flush()
+            file = self._file or self._open()
+            file.write(text)
+            file.flush()
         except OSError as err:
             raise _refusal(self.path, err) from err
 
-    def _open(self) -> None:
+    def _open(self) -> TextIO:
         if self.part is not None:
             try:
                 self._file = _open(self.part)
-                return
+                return self._file
             except OSError:
                 # the file itself may be writable although its folder is not
                 self.part = None
         self._file = _open(self._target)
+        return self._file
 
     def commit(self) -> None:
         """Give it its name. Raises UserError."""
@@ -124,7 +125,7 @@ def is_special(path: Path) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-def _open(path: Path):
+def _open(path: Path) -> TextIO:
     # a name that is not UTF-8 may be part of the text
     return path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
 

@@ -41,18 +41,21 @@ class OnnxSession:
             session = self._session
             self._calls += 1
         try:
-            return session.run(outputs, inputs)
+            arrays: list[np.ndarray] = session.run(outputs, inputs)
+            return arrays
         finally:
             with self._lock:
                 self._calls -= 1
 
     def get_inputs(self) -> list[Any]:
         """Name, type and shape of each input."""
-        return self._opened().get_inputs()
+        nodes: list[Any] = self._opened().get_inputs()
+        return nodes
 
     def get_outputs(self) -> list[Any]:
         """Name, type and shape of each output."""
-        return self._opened().get_outputs()
+        nodes: list[Any] = self._opened().get_outputs()
+        return nodes
 
     def _opened(self) -> ort.InferenceSession:
         if self._session is None:

@@ -30,7 +30,8 @@ class _Output:
 
     def write(self, text: str) -> int:
         try:
-            return self._stream.write(text)
+            written: int = self._stream.write(text)
+            return written
         except OSError as err:
             raise self._lost(err) from None
 

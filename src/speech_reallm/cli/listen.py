@@ -166,12 +166,14 @@ class _Display:
         self._write(lambda: (self._screen or self._text).show(event))
 
     def level(self, block: np.ndarray, seconds: float) -> None:
-        if self._screen:
-            self._write(lambda: self._screen.level(block, seconds))
+        screen = self._screen
+        if screen:
+            self._write(lambda: screen.level(block, seconds))
 
     def note(self, text: str) -> None:
-        if self._screen:
-            self._write(lambda: self._screen.note(text))
+        screen = self._screen
+        if screen:
+            self._write(lambda: screen.note(text))
         else:
             print(f"reallm: warning: {text}", file=sys.stderr)
 
@@ -270,7 +272,7 @@ class _Saver:
         from ..files import write_text
         from ..formats import FORMATS
 
-        if self._sound is not None:
+        if self._sound is not None and self._audio_path is not None:
             self._sound.close()
             self.written.append(self._audio_path)
         transcript = Transcript.of(self._segments, duration=duration, seconds=seconds, file="microphone")

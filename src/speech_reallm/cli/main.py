@@ -80,9 +80,8 @@ def _run(argv: Sequence[str] | None) -> int:
     except ModuleNotFoundError as err:
         if (err.name or "speech_reallm").split(".")[0] == "speech_reallm":
             raise
-        return _error(
-            f"this command needs {err.name.split('.')[0]}: {install_command(err.name.split('.')[0])}"
-        )
+        package = (err.name or str(err)).split(".")[0]
+        return _error(f"this command needs {package}: {install_command(package)}")
     except OSError as err:
         # a disk that is full, a file that vanished: nothing that a traceback would explain
         return _error(": ".join(str(part) for part in (err.filename, err.strerror or err) if part))
