@@ -186,7 +186,8 @@ class Mixer:
     @property
     def _alike(self) -> np.ndarray:
         """Correlation of the channels, [channels, channels], -1 to 1."""
-        return self._cross / self._weight
+        alike: np.ndarray = self._cross / self._weight
+        return alike
 
     def _turn_over(self) -> None:
         """Signs of the channels, so that their sum does not cancel out."""

@@ -60,7 +60,12 @@ def open_audio(
     samples, little endian, mono, at so many Hz. on_warning: called instead of `warnings.warn`. Raises UserError if it
     is missing, no audio, or needs PyAV and that is not installed.
     """
-    options = {"channel": channel, "track": track, "raw_rate": raw_rate, "on_warning": on_warning}
+    options: dict[str, Any] = {
+        "channel": channel,
+        "track": track,
+        "raw_rate": raw_rate,
+        "on_warning": on_warning,
+    }
     if channel is not None:
         parse_channel(channel)
     if track is not None and track < 1:
@@ -315,6 +320,7 @@ class AudioSource:
         if bad:
             self._bad_first = self._bad_first if self._bad else self._done / self.rate
             self._bad += bad
+        assert self._mixer is not None, "_begin() sets it"
         mono = self._mixer.push(clean)
         parts.append(mono if self._resampler is None else self._resampler.push(mono))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -324,7 +330,7 @@ class AudioSource:
         check_rate(rate, f"{self.name} at {self._done / self.rate:.1f} s")
         first = self._kind is None
         self._kind = (rate, channels, layout)
-        options = {"what": self.name, "notify": self._notify_of_channels}
+        options: dict[str, Any] = {"what": self.name, "notify": self._notify_of_channels}
         try:
             self._mixer = Mixer(rate, channels, layout, choice=self._channel, **options)
         except UserError:

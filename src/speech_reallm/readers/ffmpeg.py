@@ -148,7 +148,7 @@ class FfmpegReader:
 
     def _breaks_off(self) -> bool:
         """Does a Matroska file say that it is longer?"""
-        if not self._kinds & {"matroska", "webm"} or self._data.size is None:
+        if not self._kinds & {"matroska", "webm"} or self._data.size is None or isinstance(self._bytes, Rest):
             return False
         self._bytes.seek(0)
         return _segment_end(self._bytes.read(4096)) > self._data.size

@@ -81,9 +81,10 @@ class FramedReader:
     def __init__(self, data: ByteReader, framer: Callable[[ByteReader], Iterator[Framed]], name: str) -> None:
         self._items = framer(data)
         self._data, self._name = data, name
-        self._first = next((item for item in self._items if isinstance(item, Start)), None)
-        if self._first is None:
+        first = next((item for item in self._items if isinstance(item, Start)), None)
+        if first is None:
             raise UnknownFormat(f"{name} has no frames that can be decoded")
+        self._first = first
         self.rate, self.channels = self._first.rate, self._first.channels
         total = self._first.total
         self.duration = total / self.rate if total else self._first.estimate
@@ -220,11 +221,12 @@ class _Part:
     def missing(self, cut: bool) -> Iterator[Item]:
         """Told where the stream should have been longer. cut: it ends in the middle of a frame."""
         total = self._start.total if self._exact else None
-        short = (total - self._done) / self._rate if total is not None else 0.0
+        promised = 0.0 if total is None else total / self._rate
+        short = 0.0 if total is None else (total - self._done) / self._rate
         if short > LEAST_GAP and not cut and not self._placed:
             yield shorter(short)
         elif short > LEAST_GAP:
-            yield cut_short(self.seconds, total / self._rate)
+            yield cut_short(self.seconds, promised)
         elif cut:
             yield Problem(f"is cut short after {self.seconds:.1f} s: it ends in the middle of a frame")
         elif self._damaged:

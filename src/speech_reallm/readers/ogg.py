@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from ..audio import MAX_RATE, MIN_RATE
 from .flac import stream_info
-from .frames import Cut, Framed, Lost, Packet, Problem, Start
-from .items import ByteReader
+from .frames import Cut, Framed, Lost, Packet, Start
+from .items import ByteReader, Problem
 
 _CAPTURE = re.compile(rb"OggS\0")
 MAX_PAGE = 27 + 255 + 255 * 255

@@ -26,7 +26,7 @@ _BLOCK = 16384
 _UNKNOWN = 1 << 40
 
 
-class _Sequential(soundfile.SoundFile):
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
     """soundfile seeks to where it is after every read; in MP3 that upsets the decoder and is audible."""
 
     def seekable(self) -> bool:
