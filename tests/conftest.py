@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # what the recogniser says about damaged recordings is no fault of the code; tests read it where it is shown. Here and
-    # not in pyproject.toml, where its name would import the package before the environment is set
+    # what the recogniser says about damaged recordings is no fault of the code; tests read it where it is shown. It is
+    # named here, since its name in pyproject.toml would import the package before the environment is set
     config.addinivalue_line("filterwarnings", "default::speech_reallm.audio.AudioWarning")
 
 
