@@ -19,7 +19,7 @@ import numpy as np
 
 from speech_reallm.evaluate.latency import ShownWord, live_clock
 from speech_reallm.evaluate.run import FEED_MS, SAMPLE_RATE, Clock, Streamed, stream_utterance
-from speech_reallm.evaluate.wer import align, make_normalizer
+from speech_reallm.evaluate.wer import edit_alignment, make_normalizer
 
 # the shortest pause between two of moonshine's passes over the audio of a line, in seconds
 MOONSHINE_INTERVAL = 0.5
@@ -208,7 +208,7 @@ def stable_since(texts: Sequence[str], words: Sequence[str]) -> list[int]:
     since = [len(texts)] * len(words)
     there = set(range(len(words)))
     for index in range(len(texts) - 1, -1, -1):
-        there &= {r for r, _ in align(final, keys(texts[index].split())).correct}
+        there &= {r for r, _ in edit_alignment(final, keys(texts[index].split())).correct}
         if not there:
             break
         for word in there:

@@ -1,4 +1,4 @@
-"""What the benchmarks have in common: audio in memory through a stream, as a live speaker would be heard."""
+"""What the benchmarks have in common: audio in memory through a stream, as from a live speaker."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from listening import recognise
 from tqdm import tqdm
 
 from speech_reallm.audio import SAMPLE_RATE, read_audio
-from speech_reallm.evaluate.wer import align, make_normalizer, total
+from speech_reallm.evaluate.wer import edit_alignment, make_normalizer, total
 from speech_reallm.recognizer import Recognizer
 
 
@@ -78,18 +78,18 @@ def main() -> None:
     work = tqdm(total=round(seconds), unit="s")
     counts = {}
     for name, samples in audio.items():
-        counts[name] = align(texts[name], normalize(recognise(recognizer, samples)).split()).counts
+        counts[name] = edit_alignment(texts[name], normalize(recognise(recognizer, samples)).split()).counts
         work.update(len(samples) // SAMPLE_RATE)
-    joined, spent, heard, grown = defaultdict(list), 0.0, 0.0, 0
+    joined, spent, seconds, grown = defaultdict(list), 0.0, 0.0, 0
     for minutes, kind, group in recordings:
         whole = np.concatenate([audio[row["id"]] for row in group])
         before, begun = memory_mb(), time.process_time()
         text = normalize(recognise(recognizer, whole)).split()
-        spent, heard = spent + time.process_time() - begun, heard + len(whole) / SAMPLE_RATE
+        spent, seconds = spent + time.process_time() - begun, seconds + len(whole) / SAMPLE_RATE
         grown = max(grown, memory_mb() - before)
         truth = [w for row in group for w in texts[row["id"]]]
         short = total(counts[row["id"]] for row in group)
-        joined[minutes, kind].append((align(truth, text).counts, short))
+        joined[minutes, kind].append((edit_alignment(truth, text).counts, short))
         work.update(len(whole) // SAMPLE_RATE)
     work.close()
     rows_out = []
@@ -106,10 +106,10 @@ def main() -> None:
             f"| {minutes:g} | {kind} | {len(both)} | {words:,} | {one:.1f} | {short:.1f} | {one / short:.2f} |"
         )
     print(
-        f"RTF {spent / heard:.3f} (one thread, processor time); memory grew by {grown} MB while recognising"
+        f"RTF {spent / seconds:.3f} (one thread, processor time); memory grew by {grown} MB while recognising"
     )
     if args.json:
-        figures = {"rows": rows_out, "rtf": spent / heard, "memory_growth_mb": grown}
+        figures = {"rows": rows_out, "rtf": spent / seconds, "memory_growth_mb": grown}
         args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 

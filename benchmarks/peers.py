@@ -74,7 +74,7 @@ def main() -> int:
             skipped[name] = str(err)
     machine = describe_machine(core)
     done: dict[str, list[Utterance]] = {name: [] for name in taking_part}
-    lengths, heard = [row.duration for row in rows], 0.0
+    lengths, seconds = [row.duration for row in rows], 0.0
     progress = Progress("comparing", 0.0 if None in lengths else sum(lengths))
     interrupted = False
     try:
@@ -83,8 +83,8 @@ def main() -> int:
             for name, contestant in taking_part.items():
                 streamed = contestant.recognize(audio, CLOCKS[args.clock])
                 done[name].append(score(row, audio, streamed, normalize, times))
-            heard += len(audio) / SAMPLE_RATE
-            progress.update(heard, label=row.id)
+            seconds += len(audio) / SAMPLE_RATE
+            progress.update(seconds, label=row.id)
     except KeyboardInterrupt:
         interrupted = True
     progress.close()

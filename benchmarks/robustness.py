@@ -19,7 +19,7 @@ from alignment.synthetic import VOICES, available, speak_words
 from listening import RATE, recognise
 
 from speech_reallm.audio import read_audio
-from speech_reallm.evaluate.wer import align, make_normalizer, total
+from speech_reallm.evaluate.wer import edit_alignment, make_normalizer, total
 from speech_reallm.recognizer import Recognizer
 from speech_reallm.training.data.augment import add_noise
 
@@ -67,7 +67,7 @@ def main() -> None:
         reference = normalize(row["text"]).split()
         mixed = add_noise(audio, noises[number % len(noises)], args.snr, rng).astype(np.float32)
         for counts, samples in ((clean, audio), (noisy, np.clip(mixed, -1, 1))):
-            counts.append(align(reference, normalize(recognise(recognizer, samples)).split()).counts)
+            counts.append(edit_alignment(reference, normalize(recognise(recognizer, samples)).split()).counts)
     print(
         f"WER of {len(rows)} utterances: {total(clean).wer:.1f} %, at {args.snr:g} dB {total(noisy).wer:.1f} %"
     )
@@ -101,9 +101,9 @@ def main() -> None:
     for voice in VOICES:
         for word in WORDS:
             audio, _ = speak_words([word], voice, rng, gap=(0.8, 1.2))
-            heard = normalize(recognise(recognizer, audio)).split()
-            lost += not heard
-            right += heard == normalize(word).split()
+            recognised = normalize(recognise(recognizer, audio)).split()
+            lost += not recognised
+            right += recognised == normalize(word).split()
     share = 100 / (len(WORDS) * len(VOICES))
     print(f"single words: {lost * share:.0f} % lost, {right * share:.0f} % right")
     write(args.json, figures | {"isolated_words_lost": lost * share, "isolated_words_right": right * share})

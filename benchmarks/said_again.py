@@ -17,7 +17,7 @@ from listening import RATE, recognise
 from tqdm import tqdm
 
 from speech_reallm.audio import read_audio
-from speech_reallm.evaluate.wer import align, make_normalizer, total
+from speech_reallm.evaluate.wer import edit_alignment, make_normalizer, total
 from speech_reallm.recognizer import Recognizer
 
 
@@ -45,8 +45,8 @@ def main() -> None:
             pause = rng.uniform(0.3, 3) * RATE
             parts += [audio, (rng.standard_normal(int(pause)) * 3e-4).astype(np.float32)]
         repeated = normalize(recognise(recognizer, np.concatenate(parts))).split()
-        again.append(align(alone * times, repeated).counts)
-        once.append(align(normalize(row["text"]).split(), alone).counts)
+        again.append(edit_alignment(alone * times, repeated).counts)
+        once.append(edit_alignment(normalize(row["text"]).split(), alone).counts)
     counts = total(again)
     print(f"{len(rows)} utterances, alone: {total(once).wer:.1f} % WER")
     print(

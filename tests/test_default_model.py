@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from speech_reallm.audio import read_audio
-from speech_reallm.evaluate.wer import align, make_normalizer, total
+from speech_reallm.evaluate.wer import edit_alignment, make_normalizer, total
 from speech_reallm.recognizer import Recognizer
 
 FOLDER = Path(str(resources.files("speech_reallm"))) / "models" / "default"
@@ -53,7 +53,7 @@ def test_real_speech_stays_under_a_bound_of_errors_and_over_a_speed(recognizer):
         text = stream.finish().text
         spent += time.process_time() - begun
         seconds += row["duration"]
-        counts.append(align(normalize(row["text"]).split(), normalize(text).split()).counts)
+        counts.append(edit_alignment(normalize(row["text"]).split(), normalize(text).split()).counts)
     wer = total(counts).wer
     assert wer is not None
     assert wer < WER_BOUND

@@ -30,7 +30,7 @@ import torch
 from lhotse.cut import Cut
 from tqdm import tqdm
 
-from speech_reallm.evaluate.wer import align
+from speech_reallm.evaluate.wer import edit_alignment
 from speech_reallm.text import clean_cased, normalize_for_training
 from speech_reallm.training.data.batches import prefetch
 from speech_reallm.training.data.manifests import load_audio, load_manifest
@@ -172,7 +172,7 @@ def recase(transcript: str, hypothesis: str) -> tuple[str, float]:
     """
     reference = normalize_for_training(transcript).split()
     heard = [word for token in clean_cased(hypothesis).split() for word in spellings(token)]
-    alignment = align(reference, [w.normal for w in heard])
+    alignment = edit_alignment(reference, [w.normal for w in heard])
     wer = min(alignment.counts.errors / max(len(reference), 1), 1.0)
     words: list[str] = []
     r = h = 0

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speech_reallm.errors import UserError
-from speech_reallm.evaluate.wer import Counts, align, by_length, make_normalizer, total
+from speech_reallm.evaluate.wer import Counts, by_length, edit_alignment, make_normalizer, total
 
 
 @pytest.mark.parametrize(
@@ -32,13 +32,13 @@ from speech_reallm.evaluate.wer import Counts, align, by_length, make_normalizer
     ],
 )
 def test_counts(reference: str, hypothesis: str, sub: int, dele: int, ins: int, leading: int) -> None:
-    found = align(reference.split(), hypothesis.split())
+    found = edit_alignment(reference.split(), hypothesis.split())
     assert found.counts == Counts(len(reference.split()), sub, dele, ins)
     assert found.leading_insertions == leading
 
 
 def test_correct_pairs() -> None:
-    assert align(["the", "cat", "sat", "down"], ["a", "the", "cat", "lay", "down"]).correct == (
+    assert edit_alignment(["the", "cat", "sat", "down"], ["a", "the", "cat", "lay", "down"]).correct == (
         (0, 1),
         (1, 2),
         (3, 4),
@@ -50,7 +50,7 @@ WORDS = st.lists(st.sampled_from("abcd"), max_size=8)
 
 @given(WORDS, WORDS)
 def test_alignment_is_consistent(reference: list[str], hypothesis: list[str]) -> None:
-    found = align(reference, hypothesis)
+    found = edit_alignment(reference, hypothesis)
     counts = found.counts
     hits = len(found.correct)
     assert hits + counts.substitutions + counts.deletions == len(reference)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from speech_reallm.evaluate.wer import align
+from speech_reallm.evaluate.wer import edit_alignment
 from speech_reallm.evaluate.words import worst_words
 
 
 def score(reference: str, hypothesis: str):
-    return reference, hypothesis, align(reference.split(), hypothesis.split())
+    return reference, hypothesis, edit_alignment(reference.split(), hypothesis.split())
 
 
-def test_words_are_counted_with_what_was_heard_for_them():
+def test_words_are_counted_with_what_was_recognised_for_them():
     rows = worst_words(
         [
             score("the cat sat on the mat", "the cat set on a mat"),
@@ -20,8 +20,8 @@ def test_words_are_counted_with_what_was_heard_for_them():
         ]
     )
     assert rows == [
-        {"word": "sat", "said": 3, "errors": 3, "heard": [["set", 2], ["", 1]]},
-        {"word": "the", "said": 3, "errors": 1, "heard": [["a", 1]]},
+        {"word": "sat", "occurrences": 3, "errors": 3, "recognised_as": [["set", 2], ["", 1]]},
+        {"word": "the", "occurrences": 3, "errors": 1, "recognised_as": [["a", 1]]},
     ]
 
 

@@ -62,12 +62,12 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluate.manifest import read_manifest
     from ..evaluate.run import CLOCKS, evaluate
     from ..evaluate.times import WordTimes, read_alignments
-    from ..evaluate.wer import align, make_normalizer, total
+    from ..evaluate.wer import edit_alignment, make_normalizer, total
     from ..recognizer import Recognizer
     from ._terminal import Progress
 
     # whatever can be wrong is found before minutes of computing
-    align([], [])
+    edit_alignment([], [])
     normalize = make_normalizer(args.normalizer)
     if args.threads < 1:
         raise UserError("--threads must be at least 1")
@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
         for utterance in evaluate(recognizer, rows, normalize, times, clock=CLOCKS[args.clock]):
             done.append(utterance)
             so_far = total(u.alignment.counts for u in done).wer
-            heard = sum(u.streamed.duration for u in done)
-            progress.update(heard, label=f"{len(done)}/{len(rows)}, WER {so_far or 0.0:.1f} %")
+            seconds = sum(u.streamed.duration for u in done)
+            progress.update(seconds, label=f"{len(done)}/{len(rows)}, WER {so_far or 0.0:.1f} %")
     except KeyboardInterrupt:
         interrupted = True
     finally:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .wer import Normalizer, align
+from .wer import Normalizer, edit_alignment
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def emission_delays(
     """Delays in ms of the hypothesis words that are right, in order; negative for a word shown early."""
     ref = [(part, word) for word in reference for part in normalize(word.word).split()]
     hyp = [(part, word) for word in hypothesis for part in normalize(word.word).split()]
-    alignment = align([part for part, _ in ref], [part for part, _ in hyp])
+    alignment = edit_alignment([part for part, _ in ref], [part for part, _ in hyp])
     return [1000.0 * (hyp[h][1].shown - ref[r][1].end) for r, h in alignment.correct]
 
 

@@ -16,7 +16,7 @@ from .latency import TimedWord
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One utterance: where its audio is and what was said; `words`: word times, if there are any."""
+    """One utterance: where its audio is and its text; `words`: word times, if there are any."""
 
     id: str
     audio: Path

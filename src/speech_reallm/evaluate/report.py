@@ -27,7 +27,7 @@ def summarize(utterances: Sequence[Utterance]) -> dict[str, Any]:
     computing time by audio time, `rtf_cpu` processor time by audio time; `..._ms` are percentiles in ms:
     `emission_delay` over the words that are right (`delay_words` of them; `delay_words_late` of all words
     came only after the end of the audio), `chunk_compute` over 240 ms feeds, `finalize` over utterances; `writing` is
-    what score_writing() says. None stands for what is not known.
+    the result of score_writing(). None stands for what is not known.
     """
     counts = total(u.alignment.counts for u in utterances)
     streamed = [u.streamed for u in utterances]
@@ -120,7 +120,7 @@ def table(summary: dict[str, Any]) -> str:
             (
                 "capitals, punctuation",
                 f"F1 {_text(writing['capitals_f1'], '{:.1f} %')}, {_text(writing['punctuation_f1'], '{:.1f} %')}  "
-                f"(over {writing['words']} words heard right)",
+                f"(over {writing['words']} words recognised right)",
             )
         )
     width = max(len(name) for name, _ in lines)
@@ -147,13 +147,18 @@ def write_report(folder: str | Path, summary: dict[str, Any], utterances: Sequen
             lines += ["## Most errors", ""]
         for u in summary["worst"]:
             lines += [f"- `{u['id']}`: {u['errors']} errors in {u['words']} words"]
-            lines += [f"  - said: {u['reference']}", f"  - heard: {u['hypothesis']}"]
+            lines += [f"  - spoken: {u['reference']}", f"  - recognised: {u['hypothesis']}"]
         if summary["worst_words"]:
-            lines += ["", "## Words that go wrong most often", "", "| word | errors | said | heard |"]
+            lines += [
+                "",
+                "## Words that go wrong most often",
+                "",
+                "| word | errors | occurrences | recognised as |",
+            ]
             lines += ["| --- | ---: | ---: | --- |"]
         for w in summary["worst_words"]:
-            heard = ", ".join(f"{other or '(nothing)'} {times}" for other, times in w["heard"])
-            lines += [f"| {w['word']} | {w['errors']} | {w['said']} | {heard} |"]
+            others = ", ".join(f"{other or '(nothing)'} {times}" for other, times in w["recognised_as"])
+            lines += [f"| {w['word']} | {w['errors']} | {w['occurrences']} | {others} |"]
         (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as err:
         raise UserError(f"cannot write the report to {folder}: {err.strerror or err}") from None

@@ -15,7 +15,7 @@ from ..punctuation import is_spoken
 from .latency import ShownWord, emission_delays, live_clock
 from .manifest import Row
 from .times import WordTimes
-from .wer import Alignment, Normalizer, align, make_normalizer
+from .wer import EditAlignment, Normalizer, edit_alignment, make_normalizer
 
 SAMPLE_RATE = 16000
 FEED_MS = 240
@@ -51,7 +51,7 @@ class Utterance:
     row: Row
     reference: str
     hypothesis: str
-    alignment: Alignment
+    alignment: EditAlignment
     streamed: Streamed
     delays: tuple[float, ...] | None
 
@@ -111,14 +111,14 @@ def stream_utterance(recognizer: Any, audio: np.ndarray, clock: Clock = time.per
 def score(
     row: Row, audio: np.ndarray, streamed: Streamed, normalize: Normalizer, times: WordTimes
 ) -> Utterance:
-    """Compare what was recognised with what was said."""
+    """Compare what was recognised with what was spoken."""
     reference, hypothesis = normalize(row.text), normalize(streamed.text)
     # whatever the rates are counted with: words keep their times only under a normaliser of single words
     by_word = make_normalizer("librispeech")
     spoken = times.find(row, audio, by_word(row.text))
     delays = None if spoken is None else tuple(emission_delays(spoken, streamed.shown, by_word))
     return Utterance(
-        row, reference, hypothesis, align(reference.split(), hypothesis.split()), streamed, delays
+        row, reference, hypothesis, edit_alignment(reference.split(), hypothesis.split()), streamed, delays
     )
 
 

@@ -48,11 +48,11 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Alignment:
+class EditAlignment:
     """The alignment of a hypothesis to its reference that has the fewest errors.
 
     `correct` holds the (reference index, hypothesis index) of each word that is right. `leading_insertions`
-    counts the hypothesis words put before the first reference word that was heard, rightly or not: words
+    counts the hypothesis words put before the first reference word that was recognised, rightly or not: words
     made up before anybody spoke.
     """
 
@@ -85,7 +85,7 @@ def make_normalizer(name: str) -> Normalizer:
     raise UserError(f"unknown normalizer {name!r}; known: {', '.join(NORMALIZERS)}")
 
 
-def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
+def edit_alignment(reference: Sequence[str], hypothesis: Sequence[str]) -> EditAlignment:
     """Align two word sequences (already normalised). Either may be empty. Raises UserError without jiwer."""
     try:
         import jiwer
@@ -93,7 +93,7 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
         raise UserError(f"evaluation needs a package: {install_command('jiwer')}") from None
     out = jiwer.process_words([" ".join(reference)], [" ".join(hypothesis)])
     correct: list[tuple[int, int]] = []
-    leading, heard = 0, False
+    leading, begun = 0, False
     for chunk in out.alignments[0]:
         if chunk.type == "equal":
             pairs = zip(
@@ -103,11 +103,11 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
             )
             correct.extend(pairs)
         if chunk.type in ("equal", "substitute"):
-            heard = True
-        elif chunk.type == "insert" and not heard:
+            begun = True
+        elif chunk.type == "insert" and not begun:
             leading += chunk.hyp_end_idx - chunk.hyp_start_idx
     counts = Counts(len(reference), out.substitutions, out.deletions, out.insertions)
-    return Alignment(counts, tuple(correct), leading)
+    return EditAlignment(counts, tuple(correct), leading)
 
 
 def total(counts: Iterable[Counts]) -> Counts:

@@ -1,4 +1,4 @@
-"""Capital letters and punctuation, scored apart from the words: F1 over the words that were heard right."""
+"""Capital letters and punctuation, scored apart from the words: F1 over the words that were recognised right."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..punctuation import CLOSING
-from .wer import align, make_normalizer
+from .wer import edit_alignment, make_normalizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def score_writing(pairs: Iterable[tuple[str, str]]) -> dict[str, Any] | None:
     capitals, marks, words = Hits(), Hits(), 0
     for reference, hypothesis in pairs:
         ours, theirs = written(reference), written(hypothesis)
-        alignment = align([w.word for w in ours], [w.word for w in theirs])
+        alignment = edit_alignment([w.word for w in ours], [w.word for w in theirs])
         for i, j in alignment.correct:
             a, b = ours[i], theirs[j]
             words += 1

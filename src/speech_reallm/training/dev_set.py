@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from ..evaluate.bootstrap import interval
-from ..evaluate.wer import align, make_normalizer
+from ..evaluate.wer import edit_alignment, make_normalizer
 from .config import DataConfig
 from .data.batches import AudioBatch, AudioBatches, bucket
 
@@ -63,7 +63,7 @@ def error_rate(references: list[str], hypotheses: list[str]) -> dict[str, float]
     """`wer`: word error rate in percent, LibriSpeech normalisation; `wer_low`, `wer_high`: its 95 % interval."""
     normalize = make_normalizer("librispeech")
     pairs = zip(references, hypotheses, strict=True)
-    counts = [align(normalize(r).split(), normalize(h).split()).counts for r, h in pairs]
+    counts = [edit_alignment(normalize(r).split(), normalize(h).split()).counts for r, h in pairs]
     errors, words = [c.errors for c in counts], [c.words for c in counts]
     if not sum(words):
         return {"wer": 0.0, "wer_low": 0.0, "wer_high": 0.0}
