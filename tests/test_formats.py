@@ -42,6 +42,9 @@ def test_json_is_one_line() -> None:
     assert data["text"] == "hello world it's me"
     assert data["words"][0] == {"word": "hello", "start": 0.5, "end": 1.0, "confidence": 0.875}
     assert json.loads(to_json(EMPTY))["words"] == []
+    # how fast it went only where it is asked for: the same recording gives the same line
+    assert "rtf" not in json.loads(line)
+    assert json.loads(to_json(SMALL, with_speed=True))["rtf"] == SMALL.rtf
 
 
 def test_srt() -> None:

@@ -38,11 +38,12 @@ def to_jsonl(transcript: Transcript) -> str:
     return "".join(segment_jsonl(segment, transcript.file) for segment in transcript.segments)
 
 
-def to_json(transcript: Transcript) -> str:
+def to_json(transcript: Transcript, with_speed: bool = False) -> str:
     """One object on one line: file, duration, text, words (word, start, end, confidence).
 
-    The same recording gives the same line every time: how fast it went is no part of it. `complete` (false) and
-    `warnings` are there only where something of the file could not be read.
+    The same recording gives the same line every time: how fast it went is no part of it. with_speed adds `rtf`, for
+    what comes once and cannot be read again. `complete` (false) and `warnings` are there only where something of the
+    file could not be read.
     """
     fields: dict[str, object] = {
         "file": transcript.file,
@@ -50,6 +51,8 @@ def to_json(transcript: Transcript) -> str:
         "text": transcript.text,
         "words": _words(transcript.words),
     }
+    if with_speed:
+        fields["rtf"] = transcript.rtf
     if transcript.warnings:
         fields |= {"complete": False, "warnings": list(transcript.warnings)}
     return json.dumps(fields, ensure_ascii=False) + "\n"

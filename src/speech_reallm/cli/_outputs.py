@@ -142,9 +142,13 @@ class Outputs:
 
     def _render(self, item: Input, transcript: Transcript, name: str) -> str:
         from ..formats import FORMATS as WRITERS
-        from ..formats import to_ctm
+        from ..formats import to_ctm, to_json
 
-        return to_ctm(transcript, self._labels[item]) if name == "ctm" else WRITERS[name](transcript)
+        if name == "ctm":
+            return to_ctm(transcript, self._labels[item])
+        if name == "json" and item.is_pipe:
+            return to_json(transcript, with_speed=True)
+        return WRITERS[name](transcript)
 
     def _put(self, text: str) -> None:
         if self._file is None or self.failed:
