@@ -62,14 +62,12 @@ def pocketsphinx(audio: list[np.ndarray], words: list[list[str]]) -> list[Times 
     return [align_words(a, w) for a, w in tqdm(pairs, "pocketsphinx", len(audio), leave=False)]
 
 
-def teacher_aligner(folder: str, shift: float, peaks: bool, batch_seconds: float = 60.0) -> Aligner:
-    import torch
+def teacher_aligner(folder: str, offset: float, peaks: bool, batch_seconds: float = 60.0) -> Aligner:
+    from speech_reallm.training.align.ctc_teacher import CTCTeacher
+    from speech_reallm.training.align.run import default_device
+    from speech_reallm.training.align.spans import word_items
 
-    from speech_reallm.training.align.alignment_file import word_items
-    from speech_reallm.training.align.run import align_batch, load_teacher
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    teacher, tokenizer, _ = load_teacher(folder, device)
+    teacher = CTCTeacher.load(folder, default_device(), offset=offset, peaks=peaks)
 
     def align(audio: list[np.ndarray], words: list[list[str]]) -> list[Times | None]:
         order = sorted(range(len(audio)), key=lambda i: len(audio[i]))
@@ -80,12 +78,10 @@ def teacher_aligner(folder: str, shift: float, peaks: bool, batch_seconds: float
                 size = max(1, int(batch_seconds * synthetic.RATE // len(audio[order[-1]])))
                 batch = [order.pop() for _ in range(min(size, len(order)))]
                 texts = [" ".join(words[i]) for i in batch]
-                results = align_batch(
-                    teacher, tokenizer, [audio[i] for i in batch], texts, shift, device, peaks
-                )
+                results = teacher.align([audio[i] for i in batch], texts)
                 for i, result in zip(batch, results, strict=True):
                     if result is not None:
-                        items = word_items(words[i], result[0])
+                        items = word_items(words[i], result.pieces)
                         found[i] = [(w.symbol, w.start, w.start + w.duration) for w in items]
                 bar.update(len(batch))
         return found

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from speech_reallm.training.config.presets import PRESETS
-from speech_reallm.training.model.encoders.conformer import Block, ConformerEncoder, State
-from speech_reallm.training.model.layers.attention import rotary, rotate
+from speech_reallm.training.model.encoders.conformer import Block, ConformerEncoder, EncoderState
+from speech_reallm.training.model.layers.rotary import rotary, rotate
 
 
 class Recomputing(nn.Module):
@@ -40,7 +40,7 @@ class Recomputing(nn.Module):
         self.model, self.ahead = model, ahead
         self.chunk_samples = model.chunk_samples
 
-    def init_state(self, batch: int) -> State:
+    def init_state(self, batch: int) -> EncoderState:
         state = self.model.init_state(batch)
         del state["chunk"]
         # frames between the chunk that is computed and the one that comes in
@@ -48,7 +48,7 @@ class Recomputing(nn.Module):
             state["pending"] = torch.zeros(batch, self.ahead * self.model.frames_per_chunk, self.model.dim)
         return state
 
-    def step(self, audio: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, audio: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
         """audio [B, S] -> frames [B, F, D] of the chunk `ahead` chunks ago, new state."""
         model, frames = self.model, self.model.frames_per_chunk
         window = torch.cat((state["audio"], audio), dim=1)
@@ -63,10 +63,10 @@ class Recomputing(nn.Module):
             x = self._block(layer, x, state, new, f"layer{i}.")
         return x[:, :frames], {name: new[name] for name in state}
 
-    def _block(self, block: Block, x: Tensor, state: State, new: State, prefix: str) -> Tensor:
+    def _block(self, block: Block, x: Tensor, state: EncoderState, new: EncoderState, prefix: str) -> Tensor:
         """x [B, (1 + ahead) * F, D] -> the same shape; state moves on by the first chunk."""
         attention, convolution = block.attention, block.convolution
-        frames, heads = attention.frames, (attention.heads, attention.head_dim)
+        frames, heads = attention.frames_per_chunk, (attention.heads, attention.head_dim)
         x = x + 0.5 * block.before(x)
         q, k, v = attention.qkv(block.norm(x)).chunk(3, dim=-1)
         k, v = torch.cat((state[prefix + "k"], k), 1), torch.cat((state[prefix + "v"], v), 1)

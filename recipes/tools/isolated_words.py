@@ -1,4 +1,4 @@
-"""Words alone, cut out of aligned recordings of sentences: real voices say them, with silence around.
+"""Isolated words, cut out of aligned recordings of sentences: real voices say them, with silence around.
 
     python recipes/tools/isolated_words.py out/aligned/librispeech-train.jsonl.gz out/aligned/kathleen.jsonl.gz \
         --count 3000 --out out/speech/cut-words

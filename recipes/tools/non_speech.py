@@ -1,6 +1,6 @@
 """Training examples without a word, so that a recogniser learns to say nothing: noise, hiss, digital silence.
 
-    python recipes/tools/non_speech.py ../shared/speech/noise.jsonl out/speech/quiet
+    python recipes/tools/non_speech.py data/speech/noise.jsonl out/speech/non-speech
 
 Writes OUT/*.flac (16 kHz mono) and OUT.jsonl, a plain manifest whose texts are empty.
 """
@@ -48,7 +48,7 @@ def main() -> None:
     try:
         cuts = list(load_manifest(args.noise, require_text=False))
     except UserError as err:
-        sys.exit(f"quiet.py: {err}")
+        sys.exit(f"non_speech.py: {err}")
     args.out.mkdir(parents=True, exist_ok=True)
     made: list[np.ndarray] = []
     for cut in tqdm(cuts, desc="cutting noises"):
@@ -60,7 +60,7 @@ def main() -> None:
     seconds = 0.0
     with open(args.out.with_suffix(".jsonl"), "w", encoding="utf-8") as rows:
         for number, audio in enumerate(made):
-            name = f"quiet-{number:04d}"
+            name = f"non-speech-{number:04d}"
             soundfile.write(args.out / f"{name}.flac", np.clip(audio, -1, 1), RATE, subtype="PCM_16")
             duration = len(audio) / RATE
             seconds += duration
@@ -68,7 +68,7 @@ def main() -> None:
                 "id": name,
                 "audio": f"{args.out.name}/{name}.flac",
                 "duration": round(duration, 3),
-                "speaker": "quiet",
+                "speaker": "non-speech",
                 "text": "",
             }
             rows.write(json.dumps(row) + "\n")

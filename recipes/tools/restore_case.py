@@ -3,7 +3,7 @@
     python recipes/tools/restore_case.py librispeech-train.jsonl out/manifests/librispeech-train.jsonl \\
         --model moonshine-tiny-en
 
-The recogniser is Moonshine tiny (expand.py in the model's folder makes what transformers loads). The words stay
+The recogniser is Moonshine tiny, a folder as Hugging Face has it (UsefulSensors/moonshine-tiny). The words stay
 those of the transcript; where the recogniser heard the same word, its spelling is taken. Each row of OUT says how
 far the two differ (`recogniser_wer`, 0 to 1). A stopped run goes on where it ended. With --max-wer the rows below
 it are copied to OUT with .kept.jsonl at the end. Beside other work on two cores about 30 times as fast as
@@ -17,9 +17,7 @@ import difflib
 import json
 import os
 import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,8 +30,8 @@ from tqdm import tqdm
 
 from speech_reallm.evaluate.wer import edit_alignment
 from speech_reallm.text import clean_cased, normalize_for_training
-from speech_reallm.training.data.batches import prefetch
 from speech_reallm.training.data.manifests import load_audio, load_manifest
+from speech_reallm.training.data.prefetch import prefetch
 from speech_reallm.training.tokenizers.from_moonshine import read_tokenizer
 
 # rows written at once; within them batches are of like length
@@ -62,7 +60,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     todo = rows[len(finished(args.out, rows)) :]
     if todo:
-        listener, cuts = Listener(args.model), load_manifest(args.manifest)
+        listener, cuts = Recogniser(args.model), load_manifest(args.manifest)
         with (
             args.out.open("a", encoding="utf-8") as out,
             tqdm(total=sum(r["duration"] for r in todo), unit="s", unit_scale=True) as bar,
@@ -71,7 +69,7 @@ def main() -> None:
                 window = todo[start : start + WINDOW]
                 heard = listener.transcribe([cuts[r["id"]] for r in window], bar)
                 for row in window:
-                    text, wer = recase(row["text"], heard[row["id"]])
+                    text, wer = restore_case(row["text"], heard[row["id"]])
                     audio = os.path.relpath(args.manifest.parent / row["audio"], args.out.parent)
                     new = row | {"audio": audio, "text": text, "recogniser_wer": round(wer, 3)}
                     out.write(json.dumps(new, ensure_ascii=False) + "\n")
@@ -103,15 +101,13 @@ def keep(out: Path, most: float) -> None:
     print(f"{path}: {len(kept)} of {len(rows)} rows, {hours:.2f} of {all_hours:.2f} hours")
 
 
-class Listener:
+class Recogniser:
     """Moonshine tiny, greedy."""
 
     def __init__(self, folder: Path) -> None:
         from transformers import MoonshineForConditionalGeneration
 
-        with tempfile.TemporaryDirectory() as expanded:
-            subprocess.run([sys.executable, folder / "expand.py", expanded], check=True)
-            self._model = MoonshineForConditionalGeneration.from_pretrained(expanded).eval()
+        self._model = MoonshineForConditionalGeneration.from_pretrained(folder).eval()
         self._pieces = read_tokenizer(folder)
 
     def transcribe(self, cuts: list[Cut], bar: tqdm) -> dict[str, str]:
@@ -164,7 +160,7 @@ class Word:
     joined: bool = False
 
 
-def recase(transcript: str, hypothesis: str) -> tuple[str, float]:
+def restore_case(transcript: str, hypothesis: str) -> tuple[str, float]:
     """The transcript's words in the hypothesis's spelling, and the hypothesis's word error rate, 0 to 1.
 
     Words that were not heard are lower case. A misheard one still has the punctuation, and if it is alike the

@@ -4,12 +4,14 @@
     python recipes/tools/synthetic_speech.py flite --text books.txt --out out/speech/flite --hours 8
     python recipes/tools/synthetic_speech.py kokoro --voices package/voices --text books.txt --hours 2 \\
         --out out/speech/kokoro
-    python recipes/tools/synthetic_speech.py hibari --alone --text books.txt --out out/speech/hibari-words --hours 0.5
+    python recipes/tools/synthetic_speech.py hibari --isolated --text books.txt --out out/speech/hibari-words --hours
+    0.5
 
 What has to be installed is at the top of voices.py. One core makes a minute of speech in about a second with
 hibari's one voice or flite's three, in about 35 seconds with Kokoro's 54. The few voices become more: each sentence is
-spoken faster or slower and resampled back, which moves pitch and formants as a shorter or longer vocal tract would, and
-of Kokoro's sentences most are in a voice between two. With --alone they say a word or two at a time, with silence or
+spoken faster or slower and resampled back, which moves pitch and formants as a shorter or longer vocal tract would,
+and of Kokoro's sentences most are in a voice between two. With --isolated they say a word or two at a time, with
+silence or
 faint noise around: commands, numbers, and words of the text, often ones less often than they are there.
 
 Writes OUT/ID.opus (16 kHz) and a row for each to OUT.jsonl at once, so that a stopped run keeps what it has made; run
@@ -41,7 +43,7 @@ SHIFTS = {
 ACCENTED = 0.15
 # and those in one voice, not between two
 UNMIXED = 0.25
-# of words alone, those of this list
+# isolated words: those of this list
 COMMANDED = 0.4
 COMMANDS = (
     "yes", "no", "yeah", "okay", "stop", "go", "start", "pause", "play", "next", "back", "up", "down", "left",
@@ -61,14 +63,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the audio; manifest: OUT.jsonl")
     parser.add_argument("--hours", type=float, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--alone", action="store_true", help="a word or two between silences, not sentences")
+    parser.add_argument(
+        "--isolated", action="store_true", help="a word or two between silences, not sentences"
+    )
     args = parser.parse_args()
 
     rng = random.Random(f"{args.engine} {args.seed}")
     voices = Voices(args.voices)
     sentences = [s.strip() for s in args.text.read_text(encoding="utf-8").splitlines()]
-    if args.alone:
-        sentences = alone(sentences, rng)
+    if args.isolated:
+        sentences = isolated(sentences, rng)
     else:
         sentences = [s for s in sentences if 3 <= len(s.split()) <= 32]
         rng.shuffle(sentences)
@@ -92,14 +96,14 @@ def main() -> None:
                 print("skipped:", text[:60], repr(err)[:80], flush=True)
                 continue
             audio = soxr.resample(audio, RATE * shift, 16000)
-            if args.alone:
+            if args.isolated:
                 audio = between_silences(audio, rng)
             audio *= 10 ** (rng.uniform(-14, -1) / 20) / max(float(np.abs(audio).max()), 1e-4)
             total += write_utterance(audio, args.out, rows, name=name, speaker=speaker, text=text)
     print(f"{args.out.with_suffix('.jsonl')}: {total / 3600:.2f} hours more")
 
 
-def alone(sentences: list[str], rng: random.Random) -> list[str]:
+def isolated(sentences: list[str], rng: random.Random) -> list[str]:
     """A hundred thousand texts of a word or, of five, two: commands, and words as often as the root of their count."""
     words = Counter(w for s in sentences for w in re.findall(r"[a-z]+(?:'[a-z]+)?", s))
     chances = [n**0.5 for n in words.values()]

@@ -1,8 +1,12 @@
-"""Text files that are written whole or not at all, in UTF-8; an older file stays until the new one is complete."""
+"""Checksums of files; text files that are written whole or not at all, in UTF-8.
+
+An older file stays until the new one is complete.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import stat
@@ -13,6 +17,18 @@ from .errors import UserError
 
 # longest name that every usual file system takes, in bytes
 _LONGEST_NAME = 255
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, in hexadecimal. Raises UserError where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as err:
+        raise UserError(f"cannot read {path}: {err.strerror}") from None
+    return digest.hexdigest()
 
 
 class GrowingFile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from importlib import resources
@@ -11,6 +10,7 @@ from typing import Any
 
 from .audio import SAMPLE_RATE
 from .errors import UserError
+from .files import sha256
 
 FORMAT = 3
 # folders of format 2, whose graphs take a batch of streams and give whole caches, run as well
@@ -195,16 +195,5 @@ def _check_files(path: Path, names: tuple[str, ...], sums: Any, where: str) -> N
             raise UserError(f"{file} is missing; get the model again, or export it again with: reallm export")
         if name not in sums:
             raise UserError(f"{where}: no sha256 of {name}; export the model again")
-        if _sha256(file) != sums[name]:
+        if sha256(file) != sums[name]:
             raise UserError(f"{file} is damaged: its checksum is not the expected one; get the model again")
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except OSError as err:
-        raise UserError(f"cannot read {file}: {err.strerror}") from None
-    return digest.hexdigest()

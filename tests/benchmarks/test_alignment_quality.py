@@ -11,13 +11,13 @@ pytest.importorskip("matplotlib")
 
 from alignment import synthetic
 
-from speech_reallm.training.align import run
+from speech_reallm.training.align.ctc_teacher import CTCTeacher
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "alignment_quality.py"
 
 
 class Steady:
-    """A teacher that hears every piece equally well everywhere: its words are spread in some way."""
+    """A model for which every piece is about equally likely everywhere: its words are spread in some way."""
 
     frame_seconds = 0.02
 
@@ -35,7 +35,11 @@ class Steady:
 def test_one_command_writes_page_plot_and_figures(tmp_path, tokenizer, monkeypatch):
     monkeypatch.syspath_prepend(SCRIPT.parent)
     script = importlib.import_module(SCRIPT.stem)
-    monkeypatch.setattr(run, "load_teacher", lambda folder, device: (Steady(len(tokenizer)), tokenizer, {}))
+
+    def load(folder, device, **settings):
+        return CTCTeacher(Steady(len(tokenizer)), tokenizer, device=device, **settings)
+
+    monkeypatch.setattr(CTCTeacher, "load", load)
     sentences = ["The cat sat on the mat, and so did the dog.", "He had a hat, a coat and a bag with him."]
     text = tmp_path / "text.txt"
     text.write_text("\n".join(sentences) + "\n")

@@ -18,7 +18,7 @@ from speech_reallm.evaluate.hmm_aligner import align_words, in_dictionary
 from speech_reallm.evaluate.pronunciation import pronounce
 from speech_reallm.text import clean_cased, normalize_for_training
 from speech_reallm.tokenizer import Tokenizer
-from speech_reallm.training.align.hmm_teacher import hmm_batch
+from speech_reallm.training.align.hmm_teacher import HMMTeacher
 from speech_reallm.training.data.manifests import load_manifest
 
 SHARED = Path(__file__).parents[3] / "shared" / "speech"
@@ -38,8 +38,9 @@ def test_the_pieces_of_a_word_share_its_time():
     audio, text = demo()
     words = normalize_for_training(text).split()
     tokenizer = Tokenizer(TOKENIZER)
-    (aligned, score), none = hmm_batch(tokenizer, [audio, NOISE], [" ".join(words), "\u0436"])
-    assert none is None and score == 0
+    result, none = HMMTeacher(tokenizer).align([audio, NOISE], [" ".join(words), "\u0436"])
+    assert none is None and result.score == 0
+    aligned = result.pieces
     assert tokenizer.decode(tokenizer.id(p.symbol) for p in aligned) == " ".join(words)
     times = align_words(audio, words)
     begun = [p.start for p in aligned if p.symbol.startswith("\u2581")]
@@ -65,7 +66,8 @@ def test_case_and_punctuation(letters):
     audio, text = demo()
     words = normalize_for_training(text).split()
     cased = f"{words[0].capitalize()}-{words[1]}, {' '.join(words[2:])}."
-    ((aligned, _),) = hmm_batch(letters, [audio], [cased])
+    (result,) = HMMTeacher(letters, keep_case=True).align([audio], [cased])
+    aligned = result.pieces
     assert letters.decode(letters.id(p.symbol) for p in aligned) == cased
     times = align_words(audio, words)
     ends = {p.symbol: p.start + p.duration for p in aligned if p.symbol in "-,."}

@@ -34,7 +34,7 @@ def test_batches_stay_as_they_are_on_a_cpu() -> None:
 @pytest.mark.parametrize(
     "task, changes",
     [
-        ("reallm", {"piece_noise": 0.1, "data__augment": AUGMENT, "label_smoothing": 0.1}),
+        ("reallm", {"piece_noise_prob": 0.1, "data__augment": AUGMENT, "label_smoothing": 0.1}),
         ("reallm", {"model__encoder": CONFORMER, "data__augment": AUGMENT}),
         ("ctc", {"data__augment": AUGMENT}),
         ("lm", {}),
@@ -46,7 +46,7 @@ def test_step_makes_nothing_on_the_cpu(
 ) -> None:
     """A step on the meta device, which computes nothing, but refuses tensors of two devices as a GPU does."""
     _, module = make(tiny(task, corpus, out, **changes))
-    batch = next(iter(module.epoch(0, 0)))
+    batch = next(iter(module.source.batches(0, 0, module.collate)))
 
     def ctc_loss(log_probs: Tensor, *others: Any, **_: Any) -> Tensor:
         assert {t.device for t in others if isinstance(t, Tensor)} == {META}

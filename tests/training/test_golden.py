@@ -31,7 +31,7 @@ from tones import Corpus
 RECORD = Path(__file__).parents[1] / "golden" / "losses.json"
 STEPS = 12
 READING = {
-    "model__decoder__frame_chunks": 4,
+    "model__decoder__cross_attention_chunks": 4,
     "model__decoder__mlp_bias": True,
     "model__decoder__rotary_fraction": 0.5,
 }
@@ -41,7 +41,7 @@ SOUND = {
     "data__weights": [1.5],
     "data__augment__speeds": [0.9, 1.0, 1.1],
     "data__augment__volume_db": 6,
-    "data__augment__colour_prob": 0.5,
+    "data__augment__equaliser_prob": 0.5,
     "data__augment__noise_prob": 0.5,
     "data__augment__codec_prob": 0.3,
     "data__augment__time_masks": 2,
@@ -54,28 +54,46 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "distillation of frames": (
         "distill",
         SOUND
-        | {"teacher": True, "teacher_tail": 0.5, "model__encoder__delayed_chunks": 1}
+        | {
+            "distillation_teacher": True,
+            "teacher_padding_seconds": 0.5,
+            "model__encoder__right_context": [1, 2],
+        }
         | {"data__shuffle_prob": 0.4},
     ),
     "CTC": ("ctc", SOUND),
     "CTC on cached frames": ("ctc", SOUND | FROZEN | {"cache": True}),
     "text": ("lm", {"model__decoder__kv_heads": 1}),
-    "audio": ("reallm", SOUND | {"piece_noise": 0.1, "label_smoothing": 0.05, "optim__accumulate": 2}),
+    "audio": ("reallm", SOUND | {"piece_noise_prob": 0.1, "label_smoothing": 0.05, "optim__accumulate": 2}),
     "cached frames and text": ("reallm", SOUND | FROZEN | {"cache": True, "text": True, "text_share": 0.3}),
     "spliced speech": ("reallm", FROZEN | {"cache": True, "text": True, "splice_share": 0.6}),
     "perturbed alignment": (
         "reallm",
         SOUND
         | READING
-        | {"stray": 0.2, "piece_sampling": 0.3, "blank_weight": 0.7, "model__encoder__delayed_chunks": 1},
+        | {
+            "perturbation_prob": 0.2,
+            "scheduled_sampling_prob": 0.3,
+            "blank_weight": 0.7,
+            "model__encoder__right_context": [1, 2],
+        },
     ),
     "offline teacher": (
         "reallm",
         SOUND
         | READING
-        | {"teacher": True, "init": True, "teacher_tail": 0.5, "teacher_share": 0.7, "teacher_frames": 0.3}
-        | {"teacher_mix": 0.5, "stray": 0.1, "model__encoder__delayed_chunks": 1}
-        | {"optim__anchor": 10.0, "optim__fast": [".age", "stacker.", "delay."]}
+        | {
+            "distillation_teacher": True,
+            "init": True,
+            "teacher_padding_seconds": 0.5,
+            "soft_label_weight": 0.7,
+            "frame_distillation_weight": 0.3,
+        }
+        | {"weight_interpolation": 0.5, "perturbation_prob": 0.1, "model__encoder__right_context": [1, 2]}
+        | {
+            "optim__l2_sp": 10.0,
+            "optim__new_parameters": [".chunk_age", "stacker.", "label_delay_embedding."],
+        }
         | {"optim__frozen": ["decoder.embed."], "optim__weight_decay": 0.05},
     ),
 }
@@ -91,8 +109,8 @@ def settings(name: str, corpus: Corpus, folder: Path) -> dict[str, Any]:
         changes["cache"] = str(folder / "cache")
     if "text" in changes:
         changes["text"] = [str(corpus.text)]
-    if "teacher" in changes:
-        changes["teacher"] = str(folder / "teacher")
+    if "distillation_teacher" in changes:
+        changes["distillation_teacher"] = str(folder / "teacher")
         # any recogniser will do as a teacher
         run(tiny("reallm", corpus, folder / "teacher", **READING, optim__steps=2, seed=3))
     if "init" in changes:

@@ -23,7 +23,8 @@ from tones import Corpus
 from speech_reallm.training import checkpoint
 from speech_reallm.training.checkpoint import latest, load_checkpoint, recover, save_checkpoint, save_folder
 from speech_reallm.training.config import OptimConfig
-from speech_reallm.training.loop import parameter_groups, train
+from speech_reallm.training.loop import train
+from speech_reallm.training.optimiser import parameter_groups
 
 
 class Killed(BaseException):

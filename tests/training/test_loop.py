@@ -16,7 +16,7 @@ from torch import nn
 from speech_reallm.cli.main import main
 from speech_reallm.errors import UserError
 from speech_reallm.training.config import OptimConfig
-from speech_reallm.training.loop import Anchors, Ema, lr_scale, parameter_groups
+from speech_reallm.training.optimiser import L2SP, Ema, lr_scale, parameter_groups
 
 
 def test_schedule_warms_up_and_decays() -> None:
@@ -84,23 +84,23 @@ def test_frozen_encoder_has_no_group() -> None:
     assert not any(p.requires_grad for p in model["encoder"].parameters())
 
 
-def test_an_anchor_holds_what_is_neither_fast_nor_frozen() -> None:
+def test_l2_sp_holds_what_is_neither_new_nor_frozen() -> None:
     model = model_of_two_parts()
     optim = OptimConfig(
-        steps=1, lr=0.1, anchor=5, frozen=("encoder.",), fast=("decoder.1",), weight_decay=0.1
+        steps=1, lr=0.1, l2_sp=5, frozen=("encoder.",), new_parameters=("decoder.1",), weight_decay=0.1
     )
     groups = parameter_groups(model, optim)
     assert not any(p.requires_grad for p in model["encoder"].parameters())
-    assert {(g["scale"], g["weight_decay"], g["anchor"]) for g in groups} == {
+    assert {(g["scale"], g["weight_decay"], g["l2_sp"]) for g in groups} == {
         (1.0, 0.0, 5.0),
         (5.0, 0.0, 0.0),
     }
-    anchors = Anchors(groups)
+    l2_sp = L2SP(groups)
     start = [p.detach().clone() for p in model["decoder"].parameters()]
     with torch.no_grad():
         for p in model["decoder"].parameters():
             p += 1
-    anchors.pull([{**g, "lr": 0.1 * g["scale"]} for g in groups])
+    l2_sp.pull([{**g, "lr": 0.1 * g["scale"]} for g in groups])
     moved = [
         float((p.detach() - s).mean()) for p, s in zip(model["decoder"].parameters(), start, strict=True)
     ]
@@ -108,17 +108,17 @@ def test_an_anchor_holds_what_is_neither_fast_nor_frozen() -> None:
     assert moved == pytest.approx([0.5, 0.5, 1, 1])
 
 
-def test_an_anchored_run_stays_near_where_it_began(corpus: Corpus, out: Path) -> None:
+def test_a_run_with_l2_sp_stays_near_where_it_began(corpus: Corpus, out: Path) -> None:
     far = {}
-    for anchor in (0.0, 300.0):
+    for strength in (0.0, 300.0):
         data = tiny(
-            "reallm", corpus, out / str(anchor), optim__steps=30, optim__lr=3e-3, optim__anchor=anchor
+            "reallm", corpus, out / str(strength), optim__steps=30, optim__lr=3e-3, optim__l2_sp=strength
         )
         _, task = make(data)
         before = task.model.decoder.blocks[0].q.weight.detach().clone()
         run(data)
-        after = checkpoint_tensors(out / str(anchor))["model/decoder.blocks.0.q.weight"]
-        far[anchor] = float((after - before).norm())
+        after = checkpoint_tensors(out / str(strength))["model/decoder.blocks.0.q.weight"]
+        far[strength] = float((after - before).norm())
     assert 0 < far[300.0] < 0.5 * far[0.0]
 
 
@@ -162,6 +162,6 @@ def test_weights_that_leave_nothing_are_an_error(corpus: Corpus, out: Path) -> N
 def test_all_frozen_is_an_error(corpus: Corpus, out: Path) -> None:
     (out / "teacher").mkdir(parents=True)
     run(tiny("reallm", corpus, out / "teacher", optim__steps=1))
-    data = tiny("distill", corpus, out, teacher=str(out / "teacher"), optim__encoder_lr_scale=0)
+    data = tiny("distill", corpus, out, distillation_teacher=str(out / "teacher"), optim__encoder_lr_scale=0)
     with pytest.raises(UserError, match="every weight is frozen"):
         run(data)

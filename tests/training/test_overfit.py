@@ -12,9 +12,10 @@ from tones import Corpus
 
 from speech_reallm import Recognizer
 from speech_reallm.tokenizer import Tokenizer
-from speech_reallm.training.data.frame_cache import encode_batch
 from speech_reallm.training.data.manifests import load_audio, load_manifest
 from speech_reallm.training.export.folder import export_folder, load_reallm
+from speech_reallm.training.model import greedy as search
+from speech_reallm.training.model.encode import encode_batch
 from speech_reallm.training.model.reallm import ReaLLM
 
 EXACT: dict[str, Any] = {
@@ -25,32 +26,32 @@ EXACT: dict[str, Any] = {
 
 
 def greedy(model: ReaLLM, corpus: Corpus, delay: int) -> dict[str, str]:
-    """What the model says in torch, utterance by utterance."""
-    tokenizer, said = Tokenizer(corpus.tokenizer), {}
+    """What the model writes in torch, utterance by utterance."""
+    tokenizer, written = Tokenizer(corpus.tokenizer), {}
     for cut in load_manifest(corpus.plain):
         audio = torch.from_numpy(load_audio(cut))[None]
         length = torch.tensor([audio.shape[1]])
         frames = encode_batch(model.encoder, audio, length, max(model.config.delays), bf16=False)
         chunks = -(-length // model.config.chunk_samples) + delay
-        (pieces,) = model.greedy(frames, chunks, torch.tensor([delay]))
-        said[cut.id] = tokenizer.decode(pieces)
-    return said
+        (pieces,) = search.greedy(model, frames, chunks, torch.tensor([delay]))
+        written[cut.id] = tokenizer.decode(pieces)
+    return written
 
 
 def transcribed(folder: Path, corpus: Corpus) -> dict[str, str]:
-    """What the exported folder says, through the public API."""
+    """What the exported folder writes, through the public API."""
     recognizer = Recognizer.load(folder)
     return {name: recognizer.transcribe(corpus.plain.parent / f"{name}.wav").text for name in corpus.texts}
 
 
-@pytest.mark.parametrize("kind", ["interleaving", "reading"])
+@pytest.mark.parametrize("kind", ["interleaving", "cross-attention"])
 def test_overfitted_clips_are_recognised_exactly(
     kind: str, four_clips: Corpus, out: Path, tmp_path: Path
 ) -> None:
     changes = {**EXACT, "model__default_delay": 1}
-    if kind == "reading":
-        reading = {"frame_chunks": 6, "mlp_bias": True, "rotary_fraction": 0.5}
-        changes |= {"stray": 0.1, "model__decoder": EXACT["model__decoder"] | reading}
+    if kind == "cross-attention":
+        settings = {"cross_attention_chunks": 6, "mlp_bias": True, "rotary_fraction": 0.5}
+        changes |= {"perturbation_prob": 0.1, "model__decoder": EXACT["model__decoder"] | settings}
     run(tiny("reallm", four_clips, out, **changes))
     with torch.no_grad():
         model = load_reallm(out)

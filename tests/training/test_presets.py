@@ -32,5 +32,5 @@ def test_paper_80m_has_the_look_ahead_and_depth_of_the_paper() -> None:
 def test_debug_preset_is_tiny_and_its_encoder_steps() -> None:
     model = ReaLLM(PRESETS["debug"])
     assert sum(p.numel() for p in model.parameters()) < 100_000
-    frames, _ = model.encoder.step(torch.zeros(2, model.encoder.chunk_samples), model.init_state(2).encoder)
+    frames, _ = model.encoder.step(torch.zeros(2, model.encoder.chunk_samples), model.encoder.init_state(2))
     assert frames.shape == (2, 6, 32)

@@ -19,8 +19,11 @@ from speech_reallm.training.loop import train
 AUGMENT = {"volume_db": 6, "time_masks": 1, "time_mask_frames": 5, "feature_masks": 1, "feature_mask_bins": 4}
 SPEEDS = {**AUGMENT, "speeds": [0.9, 1.0, 1.1]}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "audio": ("reallm", {"data__augment": SPEEDS, "piece_sampling": 0.2, "data__concatenate_prob": 0.5}),
-    "frames": ("reallm", {"data__augment": AUGMENT, "cache": True, "piece_noise": 0.1}),
+    "audio": (
+        "reallm",
+        {"data__augment": SPEEDS, "scheduled_sampling_prob": 0.2, "data__concatenate_prob": 0.5},
+    ),
+    "frames": ("reallm", {"data__augment": AUGMENT, "cache": True, "piece_noise_prob": 0.1}),
     "spliced": ("reallm", {"cache": True, "text": True, "splice_share": 0.5}),
     "text": ("lm", {}),
     "mixed": ("reallm", {"cache": True, "text": True, "text_share": 0.5}),

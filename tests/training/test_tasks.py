@@ -13,10 +13,14 @@ from tiny import losses, make, run, tiny
 from tones import Corpus
 
 from speech_reallm.errors import UserError
-from speech_reallm.training.align.run import align_batch, load_teacher
-from speech_reallm.training.checkpoint import load_weights
+from speech_reallm.training.align.ctc_teacher import CTCTeacher
 from speech_reallm.training.data.manifests import load_audio, load_manifest
 from speech_reallm.training.loop import train
+from speech_reallm.training.model.decoders import Path as Interleaving
+from speech_reallm.training.model.offline_teacher import STREAMING_ONLY
+from speech_reallm.training.tasks.base import Task
+from speech_reallm.training.teacher_forcing import scheduled_sampling
+from speech_reallm.training.weights import load_weights
 
 
 @pytest.mark.parametrize("tail", [0.0, 1.0])
@@ -26,8 +30,10 @@ def test_distillation_brings_the_streaming_encoder_near_its_teacher(
     # any encoder will do as a teacher
     run(tiny("ctc", corpus, tmp_path / "teacher", optim__steps=1))
     teacher = str(tmp_path / "teacher")
-    data = tiny("distill", corpus, tmp_path / "student", teacher=teacher, data__dev=str(corpus.plain))
-    data["teacher_tail"] = tail
+    data = tiny(
+        "distill", corpus, tmp_path / "student", distillation_teacher=teacher, data__dev=str(corpus.plain)
+    )
+    data["teacher_padding_seconds"] = tail
     data["optim"] |= {"steps": 25, "lr": 3e-3}
     best = run(data)
     curve = losses(tmp_path / "student")
@@ -39,13 +45,13 @@ def test_distillation_brings_the_streaming_encoder_near_its_teacher(
     assert all(torch.equal(task.model.state_dict()[name], value) for name, value in weights.items())
 
 
-def test_the_tail_is_heard_by_the_teacher_alone(corpus: Corpus, tmp_path: Path) -> None:
+def test_the_padding_is_the_teachers_alone(corpus: Corpus, tmp_path: Path) -> None:
     run(tiny("ctc", corpus, tmp_path / "teacher", optim__steps=1))
-    data = tiny("distill", corpus, tmp_path / "student", teacher=str(tmp_path / "teacher"))
+    data = tiny("distill", corpus, tmp_path / "student", distillation_teacher=str(tmp_path / "teacher"))
     heard = []
-    for tail in (0.0, 0.5):
-        _, task = make({**data, "teacher_tail": tail})
-        batch = next(iter(task.epoch(0, 0)))
+    for seconds in (0.0, 0.5):
+        _, task = make({**data, "teacher_padding_seconds": seconds})
+        batch = next(iter(task.source.batches(0, 0, task.collate)))
         task._teacher[0].register_forward_hook(lambda _, args, out: heard.append((*args, out.shape[1])))
         task.model.encoder.register_forward_hook(
             lambda _, args, out: heard.append((*args, None, out.shape[1]))
@@ -68,12 +74,11 @@ def test_teacher_learns(cached: bool, corpus: Corpus, tmp_path: Path) -> None:
     curve = losses(out)
     assert sum(curve[-3:]) < 0.7 * sum(curve[:3])
     assert 0 <= best["wer"] <= 100
-    teacher, tokenizer, _ = load_teacher(out)
+    teacher = CTCTeacher.load(out)
     cut = next(iter(load_manifest(corpus.plain)))
-    (result,) = align_batch(teacher, tokenizer, [load_audio(cut)], [corpus.texts[cut.id]])
+    (result,) = teacher.align([load_audio(cut)], [corpus.texts[cut.id]])
     assert result is not None
-    items, _ = result
-    assert [i.symbol for i in items] == tokenizer.encode_pieces(corpus.texts[cut.id])
+    assert [i.symbol for i in result.pieces] == teacher.tokenizer.encode_pieces(corpus.texts[cut.id])
 
 
 def test_language_model_learns_and_the_recogniser_starts_from_it(corpus: Corpus, tmp_path: Path) -> None:
@@ -133,25 +138,29 @@ def test_cache_of_another_encoder_is_refused(corpus: Corpus, tmp_path: Path) -> 
         make(trained)
     with pytest.raises(UserError, match="works on cached frames"):
         make({**trained, "splice_share": 0.5, "cache": None})
-    with pytest.raises(UserError, match="other frames at each delay"):
+    with pytest.raises(UserError, match="other frames at each label delay"):
         make(
-            {**data, "model": {**data["model"], "encoder": {**data["model"]["encoder"], "delayed_chunks": 1}}}
+            {
+                **data,
+                "model": {**data["model"], "encoder": {**data["model"]["encoder"], "right_context": [1, 2]}},
+            }
         )
 
 
 def test_an_offline_recogniser_teaches(corpus: Corpus, tmp_path: Path) -> None:
-    """Its frames and its opinions of pieces come near, whatever the path; it hears no noise and stays what it is."""
-    reading = {"frame_chunks": 4, "mlp_bias": True}
+    """Its frames and its predictions come near, whatever the path; it gets no noise and stays what it is."""
+    reading = {"cross_attention_chunks": 4, "mlp_bias": True}
     settings = {f"model__decoder__{k}": v for k, v in reading.items()}
     # any recogniser will do as a teacher
     run(tiny("reallm", corpus, tmp_path / "teacher", **settings, optim__steps=1))
     teacher = str(tmp_path / "teacher")
-    data = tiny("reallm", corpus, tmp_path / "student", **settings, teacher=teacher, stray=0.2, seed=2)
-    data |= {"teacher_tail": 0.5, "teacher_share": 1.0, "teacher_frames": 1.0}
-    data["optim"] |= {"steps": 30, "lr": 3e-3, "fast": [".age"]}
+    data = tiny("reallm", corpus, tmp_path / "student", **settings, distillation_teacher=teacher, seed=2)
+    data["perturbation_prob"] = 0.2
+    data |= {"teacher_padding_seconds": 0.5, "soft_label_weight": 1.0, "frame_distillation_weight": 1.0}
+    data["optim"] |= {"steps": 30, "lr": 3e-3, "new_parameters": [".chunk_age"]}
     run(data)
     rows = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").read_text().splitlines()]
-    errors = [row["frame_error"] for row in rows if row["kind"] == "train"]
+    errors = [row["frame_distillation"] for row in rows if row["kind"] == "train"]
     assert sum(errors[-3:]) < 0.7 * sum(errors[:3])
     curve = losses(tmp_path / "student")
     assert sum(curve[-3:]) < 0.9 * sum(curve[:3])
@@ -161,7 +170,7 @@ def test_an_offline_recogniser_teaches(corpus: Corpus, tmp_path: Path) -> None:
 
 
 def test_a_decoder_begins_part_of_the_way_to_the_teacher(corpus: Corpus, tmp_path: Path) -> None:
-    settings = {"model__decoder__frame_chunks": 4, "optim__steps": 1}
+    settings = {"model__decoder__cross_attention_chunks": 4, "optim__steps": 1}
     first, second = tmp_path / "first", tmp_path / "second"
     run(tiny("reallm", corpus, first, **settings))
     run(tiny("reallm", corpus, second, **settings, seed=2))
@@ -172,40 +181,58 @@ def test_a_decoder_begins_part_of_the_way_to_the_teacher(corpus: Corpus, tmp_pat
             tmp_path / "c",
             **settings,
             init=[str(first)],
-            teacher=str(second),
-            teacher_mix=0.25,
+            distillation_teacher=str(second),
+            weight_interpolation=0.25,
         )
     )
     ours, theirs = (load_file(folder / "best" / "model.safetensors") for folder in (first, second))
     for name, weight in task.model.state_dict().items():
-        # how old frames are is what no offline decoder knows
-        share = 0.25 if name.startswith("decoder.") and not name.endswith(".age") else 0.0
+        # the age of frames and the count of chunks are nothing to an offline decoder
+        share = 0.25 if name.startswith("decoder.") and not name.endswith(STREAMING_ONLY) else 0.0
         torch.testing.assert_close(weight, ours[name].lerp(theirs[name], share))
 
 
-def test_only_a_reading_decoder_is_taught_or_strays(corpus: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="only a reading decoder"):
-        make(tiny("reallm", corpus, tmp_path / "a", stray=0.1))
-    with pytest.raises(UserError, match="trains a reading decoder from audio"):
-        make(tiny("reallm", corpus, tmp_path / "a", teacher=str(tmp_path)))
-    settings = {"model__decoder__frame_chunks": 4}
+def test_only_a_cross_attending_decoder_is_distilled_or_perturbed(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="perturbation_prob needs a cross-attending decoder"):
+        make(tiny("reallm", corpus, tmp_path / "a", perturbation_prob=0.1))
+    with pytest.raises(UserError, match="distillation_teacher needs a cross-attending decoder"):
+        make(tiny("reallm", corpus, tmp_path / "a", distillation_teacher=str(tmp_path)))
+    settings = {"model__decoder__cross_attention_chunks": 4}
     run(tiny("ctc", corpus, tmp_path / "encoder", optim__steps=1))
     with pytest.raises(UserError, match="has no decoder"):
-        make(tiny("reallm", corpus, tmp_path / "a", **settings, teacher=str(tmp_path / "encoder")))
+        make(
+            tiny("reallm", corpus, tmp_path / "a", **settings, distillation_teacher=str(tmp_path / "encoder"))
+        )
 
 
 def test_pieces_are_replaced_by_what_the_model_would_write(corpus: Corpus, tmp_path: Path) -> None:
-    _, task = make(tiny("reallm", corpus, tmp_path, piece_sampling=0.3, model__decoder__dropout=0.0))
-    batch = next(task.epoch(0, 0))
+    _, task = make(tiny("reallm", corpus, tmp_path, model__decoder__dropout=0.0))
+    batch = next(task.source.batches(0, 0, task.collate))
     with torch.no_grad():
         frames = task.model.encoder(batch.audio)
         # so sure of itself that every draw is the best answer
         task.model.decoder.head.weight *= 1e4
-        best = task.model(frames, batch.delay, batch.pieces, batch.chunks)[:, :-1, 4:].argmax(-1) + 4
-    fed = task._sampled(frames, batch)
+        logits = task.model(frames, batch.delay, Interleaving(pieces=batch.pieces, chunks=batch.chunks))
+    best = logits[:, :-1, 4:].argmax(-1) + 4
+    fed = scheduled_sampling(batch.pieces, logits, 0.3)
     changed = fed != batch.pieces
     assert not changed[batch.pieces < 0].any() and (fed[:, 1:] == best)[changed[:, 1:]].all()
     assert 0.1 < changed.sum() / (batch.pieces >= 0).sum() < 0.45
+
+
+@pytest.mark.parametrize("task", ["distill", "ctc", "lm", "reallm"])
+def test_every_task_is_what_the_loop_asks_for(task: str, corpus: Corpus, tmp_path: Path) -> None:
+    changes = {}
+    if task == "distill":
+        run(tiny("ctc", corpus, tmp_path / "teacher", optim__steps=1))
+        changes["distillation_teacher"] = str(tmp_path / "teacher")
+    config, made = make(tiny(task, corpus, tmp_path / "run", **changes))
+    assert isinstance(made, Task) and isinstance(made, torch.nn.Module) and made.config is config
+    batch = next(iter(made.source.batches(0, 0, made.collate)))
+    assert batch.num_targets > 0
+    loss, _ = made(batch)
+    assert loss.ndim == 0 and loss.dtype == torch.float32
+    assert {"model.safetensors", "model.json"} <= made.artifacts().keys()
 
 
 def test_missing_alignment_says_what_to_do(corpus: Corpus, out: Path) -> None:

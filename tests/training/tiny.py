@@ -13,12 +13,12 @@ from tones import Corpus
 from torch import Tensor, nn
 
 from speech_reallm.training.checkpoint import latest
-from speech_reallm.training.config import TrainConfig, build
+from speech_reallm.training.config import RunConfig, build
 from speech_reallm.training.loop import train
-from speech_reallm.training.run import make_task
+from speech_reallm.training.tasks.base import make_task, task_configs
 
 ENCODER = {
-    "kind": "waveform", "layers": 2, "dim": 32, "heads": 2, "ffn": 64, "left_chunks": 4, "right_chunks": 1,
+    "kind": "waveform", "layers": 2, "dim": 32, "heads": 2, "ffn": 64, "left_chunks": 4, "right_context": [1],
     "dropout": 0.1,
 }  # fmt: skip
 CONFORMER = {
@@ -26,7 +26,7 @@ CONFORMER = {
     "kind": "conformer",
     "layers": 1,
     "conv_kernel": 5,
-    "right_chunks": 0,
+    "right_context": [0],
     "lookahead": [1],
 }
 DECODER = {"layers": 2, "dim": 32, "heads": 2, "ffn": 64, "window": 64, "dropout": 0.1}
@@ -49,7 +49,7 @@ def tiny(task: str, corpus: Corpus, out: Path, **changes: Any) -> dict[str, Any]
         "log_steps": 1,
     }
     if task == "ctc":
-        encoder = {**ENCODER, "right_chunks": 0, "full_context": True}
+        encoder = {**ENCODER, "right_context": [0], "full_context": True}
         data["ctc"] = {"vocab_size": corpus.vocab, "head_layers": 1, "encoder": encoder}
     else:
         model = {"vocab_size": corpus.vocab, "encoder": ENCODER, "decoder": DECODER, "delays": [0, 1]}
@@ -75,9 +75,9 @@ def write_file(path: Path, data: dict[str, Any]) -> str:
     return str(path)
 
 
-def make(data: dict[str, Any]) -> tuple[TrainConfig, nn.Module]:
+def make(data: dict[str, Any]) -> tuple[RunConfig, nn.Module]:
     """Configuration and task, with the weights that a run starts from."""
-    config = build(TrainConfig, data)
+    config = build(task_configs()[data["task"]], data)
     torch.manual_seed(config.seed)
     return config, make_task(config)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ..errors import UserError
 from ._signals import exit_code
@@ -66,9 +65,13 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--batch-seconds must be above 0")
 
     from ..tokenizer import Tokenizer
-    from ..training.align.run import AlignOptions, align_manifest, default_device, load_teacher
+    from ..training.align.ctc_teacher import CTCTeacher
+    from ..training.align.hmm_teacher import HMMTeacher
+    from ..training.align.run import AlignOptions, align_manifest, default_device
+    from ..training.align.teacher import AlignmentTeacher
 
-    device = args.device or default_device()
+    offset = args.shift_ms / 1000
+    teacher: AlignmentTeacher
     if args.teacher == "hmm":
         if not args.tokenizer:
             raise UserError("align hmm needs --tokenizer: the pieces of the model to be trained")
@@ -76,25 +79,20 @@ def run(args: argparse.Namespace) -> int:
             raise UserError("align hmm gives no scores: leave out --min-score")
         import pocketsphinx  # noqa: F401 - named here if it is missing, not once for each utterance
 
-        teacher, tokenizer = None, Tokenizer(args.tokenizer)
-        made_by = {"teacher": "hmm", "tokenizer": str(Path(args.tokenizer).resolve())}
-        made_by["cased"] = args.cased
+        teacher = HMMTeacher(Tokenizer(args.tokenizer), keep_case=args.cased, offset=offset)
     elif args.cased:
         raise UserError("--cased goes with align hmm")
     else:
-        teacher, tokenizer, made_by = load_teacher(args.teacher, device)
+        device = args.device or default_device()
+        teacher = CTCTeacher.load(args.teacher, device, offset=offset, peaks=args.peaks)
     options = AlignOptions(
         min_score=args.min_score,
-        shift=args.shift_ms / 1000,
         batch_seconds=args.batch_seconds,
-        device=device,
-        peaks=args.peaks,
-        cased=args.cased,
         overwrite=args.overwrite,
         skip_bad=args.skip_bad,
     )
     try:
-        summary = align_manifest(teacher, tokenizer, args.manifest, args.out, options, made_by)
+        summary = align_manifest(teacher, args.manifest, args.out, options)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return exit_code()

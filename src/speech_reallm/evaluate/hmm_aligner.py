@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..audio import SAMPLE_RATE
 from .pronunciation import pronounce
 
 FRAME_SECONDS = 0.01
@@ -77,7 +78,7 @@ def align_words(
     if [word for word, _, _ in segments] != lowered:
         # the best path did not reach the end of the text
         return None
-    seconds = len(audio) / 16000
+    seconds = len(audio) / SAMPLE_RATE
     return [
         (word, min(_seconds(first), seconds), min(_seconds(last + 1), seconds))
         for word, (_, first, last) in zip(words, segments, strict=True)

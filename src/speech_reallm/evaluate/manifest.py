@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from ..errors import UserError
+from ..jsonl import json_lines
 from .latency import TimedWord
 
 
@@ -53,29 +51,6 @@ def read_manifest(path: str | Path, limit: int | None = None) -> list[Row]:
         if limit < len(rows):
             rows = [rows[i * len(rows) // limit] for i in range(limit)]
     return rows
-
-
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and objects of a JSON lines file, blank ones left out. UserError names the line."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                value = json.loads(line)
-                if not isinstance(value, dict):
-                    raise UserError(f"{path}, line {number}: expected a JSON object")
-                yield number, value
-    except json.JSONDecodeError as err:
-        raise UserError(f"{path}, line {number}: not JSON ({err.msg} at column {err.colno})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
-    except (EOFError, zlib.error):
-        raise UserError(f"{path} is damaged or ends early") from None
-    except OSError as err:
-        raise UserError(f"cannot read {path}: {err.strerror or err}") from None
 
 
 def _row(data: dict[str, Any], folder: Path) -> Row:

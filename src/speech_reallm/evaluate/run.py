@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..audio import SAMPLE_RATE
 from ..events import Event, Final, Partial
 from ..punctuation import is_spoken
 from .latency import ShownWord, emission_delays, live_clock
@@ -17,7 +18,6 @@ from .manifest import Row
 from .times import WordTimes
 from .wer import EditAlignment, Normalizer, edit_alignment, make_normalizer
 
-SAMPLE_RATE = 16000
 FEED_MS = 240
 
 Clock = Callable[[], float]

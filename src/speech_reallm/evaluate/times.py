@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from ..jsonl import json_lines
 from .latency import TimedWord
-from .manifest import Row, json_lines, timed_words
+from .manifest import Row, timed_words
 
 # part of the cache key: raise it when the aligner's results change
 _HMM_VERSION = "hmm-1"

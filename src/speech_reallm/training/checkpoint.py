@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..tokenizer import Tokenizer
+from .weights import renamed_weights
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -129,9 +129,9 @@ def load_checkpoint(
     """Restore model and optimizer; returns the averaged weights and the loop's state."""
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model.load_state_dict(renamed_weights(load_file(folder / "model.safetensors")))
         moments = load_file(folder / "optimizer.safetensors")
-        ema = load_file(folder / "ema.safetensors")
+        ema = renamed_weights(load_file(folder / "ema.safetensors"))
     except (OSError, ValueError, SafetensorError, RuntimeError) as err:
         raise UserError(
             f"cannot resume from {folder} ({str(err)[:150]}); delete it to use the one before"
@@ -146,54 +146,3 @@ def load_checkpoint(
     full["state"] = restored
     optimizer.load_state_dict(full)
     return ema, state
-
-
-def load_weights(folder: str | Path, tokenizer: Tokenizer | None = None) -> dict[str, Tensor]:
-    """Tensors of an earlier run (its best/ if it has one), a model folder, or published Moonshine weights.
-
-    Of the latter the encoder's, and the decoder's for the pieces of `tokenizer`. Raises UserError when there are none.
-    """
-    root = Path(folder)
-    for path in (
-        root / "best" / "model.safetensors",
-        root / "model.safetensors",
-        root / "model.u8.safetensors",
-    ):
-        if path.exists():
-            break
-    else:
-        raise UserError(f"no weights in {folder}: expected model.safetensors there or in its best/")
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, "pt") as f:
-            names = set(f.keys())
-        if any(n.startswith("model.encoder.") for n in names):
-            from .model.pretrained.moonshine import load_moonshine
-            from .tokenizers.from_moonshine import old_ids
-
-            return load_moonshine(root, old_ids(tokenizer, root) if tokenizer else None)
-        from .model.packing import unpack
-
-        return unpack(load_file(path))
-    except SafetensorError as err:
-        raise UserError(f"{path} is not a readable safetensors file: {err}") from None
-
-
-def init_from(
-    model: nn.Module, folder: str | Path, prefix: str = "", tokenizer: Tokenizer | None = None
-) -> list[str]:
-    """Load the tensors of `folder` whose names (under prefix) and shapes match; returns their names.
-
-    With `tokenizer`, a published decoder's too, where the model has one that reads frames.
-    """
-    mine = model.state_dict()
-    found = {
-        k[len(prefix) :]: v
-        for k, v in load_weights(folder, tokenizer).items()
-        if k.startswith(prefix) and k[len(prefix) :] in mine and mine[k[len(prefix) :]].shape == v.shape
-    }
-    if not found:
-        raise UserError(f"nothing in {folder} fits this model: are the configurations the same?")
-    model.load_state_dict(found, strict=False)
-    return sorted(found)

@@ -10,7 +10,9 @@ from torch import Tensor
 from ..evaluate.bootstrap import interval
 from ..evaluate.wer import edit_alignment, make_normalizer
 from .config import DataConfig
-from .data.batches import AudioBatch, AudioBatches, bucket
+from .data.collate import pad_audio
+from .data.planning import bucket
+from .data.sources.audio import AudioSource
 
 # of a hundred examples, how many are several utterances joined, and how long these are at most, in seconds
 JOINED, LONGEST = 20, 40.0
@@ -24,7 +26,7 @@ class DevSet:
     """
 
     def __init__(self, data: DataConfig, batch_seconds: float = 120.0):
-        source = AudioBatches(data.watched(max_seconds=LONGEST, batch_seconds=batch_seconds), 0)
+        source = AudioSource(data.of_dev(max_seconds=LONGEST, batch_seconds=batch_seconds), 0)
         rng = np.random.default_rng(0)
         order = [int(i) for i in rng.permutation(len(source.cuts))]
         count = min(data.dev_utterances, len(order))
@@ -39,24 +41,16 @@ class DevSet:
             examples.append(tuple(joined))
         durations = [sum(source.cuts[i].duration for i in e) for e in examples]
         batches = bucket(durations, batch_seconds, 0, 0)
-        self.loaded: list[AudioBatch] = [
-            batch
-            for number, members in enumerate(batches)
-            if (batch := source.load([examples[i] for i in members], 0, number)) is not None
-        ]
-
-    @property
-    def texts(self) -> list[str]:
-        return [
-            " ".join(c.supervisions[0].text or "" for c in cuts)
-            for batch in self.loaded
-            for cuts in batch.cuts
-        ]
+        self.texts: list[str] = []
+        self._batches: list[tuple[Tensor, Tensor]] = []
+        for number, members in enumerate(batches):
+            loaded = [source.example(examples[i], 0, number, row) for row, i in enumerate(members)]
+            self.texts += [example.text for example in loaded]
+            self._batches.append(pad_audio([example.audio for example in loaded]))
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(audio [B, N], lengths [B] samples)"""
-        for batch in self.loaded:
-            yield batch.audio, batch.lengths
+        yield from self._batches
 
 
 def error_rate(references: list[str], hypotheses: list[str]) -> dict[str, float]:

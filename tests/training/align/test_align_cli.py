@@ -4,7 +4,7 @@ import pytest
 
 from speech_reallm.cli import align as cli
 from speech_reallm.errors import UserError
-from speech_reallm.training.align import run as align_run
+from speech_reallm.training.align.ctc_teacher import CTCTeacher
 from speech_reallm.training.data.manifests import load_manifest
 
 
@@ -16,9 +16,10 @@ def call(*args):
 
 @pytest.fixture
 def loaded(teacher, tokenizer, monkeypatch):
-    monkeypatch.setattr(
-        align_run, "load_teacher", lambda folder, device: (teacher, tokenizer, {"teacher": folder})
-    )
+    def load(folder, device, **settings):
+        return CTCTeacher(teacher, tokenizer, {"teacher": folder}, device=device, **settings)
+
+    monkeypatch.setattr(CTCTeacher, "load", load)
     return teacher
 
 

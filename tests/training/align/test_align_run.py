@@ -8,11 +8,10 @@ from speech_reallm.training.align.alignment_file import (
     AlignmentFile,
     Dropped,
     aligned_cut,
-    piece_items,
-    spread,
-    word_items,
 )
+from speech_reallm.training.align.ctc_teacher import CTCTeacher
 from speech_reallm.training.align.run import AlignOptions, align_manifest
+from speech_reallm.training.align.spans import piece_items, spread, word_items
 from speech_reallm.training.data.manifests import load_manifest
 
 FRAME = 320
@@ -22,8 +21,10 @@ SECONDS = FRAME / 16000
 
 def align(corpus, teacher, tokenizer, out=None, **options):
     out = out or corpus[0].with_name("out.jsonl.gz")
-    options = AlignOptions(**{"batch_seconds": 8.0, "peaks": True} | options)
-    return align_manifest(teacher, tokenizer, corpus[0], out, options, {"teacher": "t"}, quiet=True), out
+    settings = {"peaks": True} | {k: options.pop(k) for k in ("peaks", "offset") if k in options}
+    aligner = CTCTeacher(teacher, tokenizer, {"teacher": "t"}, **settings)
+    options = AlignOptions(**{"batch_seconds": 8.0} | options)
+    return align_manifest(aligner, corpus[0], out, options, quiet=True), out
 
 
 def test_times_are_those_of_the_audio(corpus, teacher, tokenizer):
@@ -159,10 +160,10 @@ def test_nothing_left_is_an_error(corpus, teacher, tokenizer):
 
 def test_shift_stays_within_the_audio():
     items = piece_items(
-        ["\u2581a", "b"], [0, 9], [2, 10], [-0.5, -1.5], frame_seconds=0.1, duration=1.0, shift=-0.3
+        ["\u2581a", "b"], [0, 9], [2, 10], [-0.5, -1.5], frame_seconds=0.1, duration=1.0, offset=-0.3
     )
     assert [(i.start, i.duration) for i in items] == [(0.0, 0.0), (0.6, 0.1)]
-    late = piece_items(["\u2581a"], [9], [10], [0.0], frame_seconds=0.1, duration=1.0, shift=0.5)
+    late = piece_items(["\u2581a"], [9], [10], [0.0], frame_seconds=0.1, duration=1.0, offset=0.5)
     assert [(i.start, i.duration) for i in late] == [(1.0, 0.0)]
 
 

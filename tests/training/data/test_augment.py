@@ -19,15 +19,15 @@ from speech_reallm.training.config import AugmentConfig
 from speech_reallm.training.data.augment import (
     MP3_LEVELS,
     Augmenter,
-    SpecAugment,
     add_noise,
-    coloured,
     compressed,
+    equalised,
     reverberate,
     rumble,
     without_band,
 )
 from speech_reallm.training.data.manifests import load_audio, load_manifest
+from speech_reallm.training.data.spec_augment import SpecAugment
 
 
 def rms(x: np.ndarray) -> float:
@@ -59,10 +59,10 @@ def test_silence_stays_silent_and_silent_noise_adds_nothing() -> None:
 @pytest.mark.parametrize("samples", [1, 2, 1000, 48001])
 def test_colour_keeps_length_and_level_and_is_smooth(samples: int) -> None:
     audio = noise_of(samples)
-    heard = coloured(audio, 6.0, np.random.default_rng(1))
+    heard = equalised(audio, 6.0, np.random.default_rng(1))
     assert heard.shape == audio.shape and np.isfinite(heard).all()
     assert rms(heard) == pytest.approx(rms(audio), rel=1e-3)
-    assert not coloured(np.zeros(samples, np.float32), 6.0, np.random.default_rng(1)).any()
+    assert not equalised(np.zeros(samples, np.float32), 6.0, np.random.default_rng(1)).any()
     if samples > 40000:
         gains = [
             20 * np.log10(np.abs(np.fft.rfft(x)[100:24000].reshape(-1, 100)).mean(1)) for x in (heard, audio)

@@ -36,7 +36,9 @@ def entry(number: int, speaker: str, spoken: list[tuple[str, float]]) -> tuple[E
     )
     cut = MonoCut(id=f"c{number}", start=0.0, duration=1.2, channel=0, supervisions=[supervision])
     frames = (np.arange(60)[:, None] + number * 1000).astype(np.float32)
-    return Entry(cut=cut, repeat=1.0, offset=number * 60, frames=60, own=50, seconds=1.2), frames
+    return Entry(
+        cut=cut, repeat=1.0, offset=number * 60, num_frames=60, speech_frames=50, seconds=1.2
+    ), frames
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def splicer(tmp_path):
     ]
     frames = np.concatenate([f for _, f in made])
     cache = SimpleNamespace(
-        entries=[e for e, _ in made], dim=1, read=lambda e: frames[e.offset : e.offset + e.frames]
+        entries=[e for e, _ in made], dim=1, read=lambda e: frames[e.offset : e.offset + e.num_frames]
     )
     text = tmp_path / "text.txt"
     text.write_text("Red, green; blue: red.\n" * 5)
@@ -55,12 +57,12 @@ def splicer(tmp_path):
 
 
 def test_words_come_from_frames_in_which_they_were_said(splicer):
-    assert splicer.said["blue"]["ann"][0].pieces == (5, 6)
-    (red,) = splicer.said["red"]["bob"]
+    assert splicer.units["blue"]["ann"][0].pieces == (5, 6)
+    (red,) = splicer.units["red"]["bob"]
     assert red.entry == 1
     # the peak, frames 35 to 36, lies within the stretch, which reaches no word before
     assert red.start <= 35 < red.end
-    assert red.start >= splicer.said["green"]["bob"][0].end
+    assert red.start >= splicer.units["green"]["bob"][0].end
     assert red.start + red.ends[0] == 36
 
 
@@ -85,8 +87,8 @@ def test_an_utterance_says_consecutive_words_of_the_text(splicer):
 
 def test_a_word_never_said_is_made_of_its_pieces_or_left_out(splicer):
     rng = np.random.default_rng(0)
-    assert [s.pieces for s in splicer._say("bb", "ann", rng)] == [(5,), (5,)]
-    assert splicer._say("purple", "ann", rng) == []
+    assert [s.pieces for s in splicer._find_word("bb", "ann", rng)] == [(5,), (5,)]
+    assert splicer._find_word("purple", "ann", rng) == []
 
 
 def test_no_text_is_a_clear_error(tmp_path):

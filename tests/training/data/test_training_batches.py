@@ -18,14 +18,11 @@ from tones import Corpus
 
 from speech_reallm.errors import UserError
 from speech_reallm.training.config import DataConfig
-from speech_reallm.training.data.batches import (
-    AudioBatches,
-    bucket,
-    epoch_order,
-    pad_to_chunks,
-    prefetch,
-    shuffled,
-)
+from speech_reallm.training.data.collate import pad_to_chunks
+from speech_reallm.training.data.planning import bucket, epoch_order
+from speech_reallm.training.data.prefetch import prefetch
+from speech_reallm.training.data.sources.audio import AudioSource, shuffled
+from speech_reallm.training.data.sources.base import Example, Mixture, Source
 
 durations = st.lists(st.floats(0.4, 30.0), max_size=60)
 
@@ -74,46 +71,73 @@ def config(corpus: Corpus, **changes: object) -> DataConfig:
     return DataConfig(**{"train": (str(corpus.plain),), "batch_seconds": 8.0, **changes})
 
 
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
 def test_epoch_of_audio_takes_every_utterance_once(corpus: Corpus) -> None:
-    data = AudioBatches(config(corpus), 1)
-    ids = [cut.id for batch in data.epoch(3) for cuts in batch.cuts for cut in cuts]
-    assert sorted(ids) == sorted(corpus.texts)
+    data = AudioSource(config(corpus), 1)
+    batches = data.batches(3, 0, lambda examples, _: [e.text for e in examples])
+    assert sorted(chain(*batches)) == sorted(corpus.texts.values())
 
 
 @settings(max_examples=8, deadline=None)
 @given(world=st.integers(1, 5), concatenate=st.sampled_from([0.0, 0.7]))
 def test_processes_share_out_every_batch(world: int, concatenate: float, corpus: Corpus) -> None:
     data = config(corpus, batch_seconds=4.0, max_seconds=5.0, concatenate_prob=concatenate)
-    whole = AudioBatches(data, 1)
-    shares = [AudioBatches(data, 1, rank, world) for rank in range(world)]
-    for batch in whole.plan(0)[:3]:
-        parts = [share.load(batch, 0, 0) for share in shares]
+    whole = AudioSource(data, 1)
+    shares = [AudioSource(data, 1, rank, world) for rank in range(world)]
+    for number in range(3):
+        size = len(whole.plan(0)[number])
+        parts = [share.load(0, number, rng()) for share in shares]
         # a process has none only when there are fewer examples than processes
-        assert [part is None for part in parts] == [rank >= len(batch) for rank in range(world)]
-        found = sorted(cuts[0].id for part in parts if part for cuts in part.cuts)
-        assert found == sorted(cuts[0].id for cuts in whole.load(batch, 0, 0).cuts)
+        assert [not part for part in parts] == [rank >= size for rank in range(world)]
+        found = sorted(e.text for part in parts for e in part)
+        assert found == sorted(e.text for e in whole.load(0, number, rng()))
 
 
 def test_share_is_the_same_audio_that_one_process_would_load(corpus: Corpus) -> None:
     data = config(corpus)
-    batch = AudioBatches(data, 1).plan(0)[0]
-    whole, half = AudioBatches(data, 1).load(batch, 0, 0), AudioBatches(data, 1, 1, 2).load(batch, 0, 0)
-    assert half.lengths.tolist() == whole.lengths[1::2].tolist()
-    for row, length in enumerate(half.lengths.tolist()):
-        assert torch.equal(half.audio[row, :length], whole.audio[2 * row + 1, :length])
-        assert not half.audio[row, length:].any()
+    whole, half = (s.load(0, 0, rng()) for s in (AudioSource(data, 1), AudioSource(data, 1, 1, 2)))
+    assert len(half) == len(whole[1::2])
+    for ours, theirs in zip(half, whole[1::2], strict=True):
+        assert np.array_equal(ours.audio, theirs.audio)
+
+
+class Numbered(Source):
+    """Batches of one example whose text is a name and the batch's number."""
+
+    def __init__(self, name: str, seed: int = 1):
+        self.name, self.seed = name, seed
+
+    def steps(self, epoch: int) -> int:
+        return 400
+
+    def load(self, epoch: int, number: int, rng: np.random.Generator) -> list[Example]:
+        return [Example(text=f"{self.name} {number}")]
+
+
+def test_a_mixture_replaces_its_share_of_batches_the_same_in_every_process() -> None:
+    mixture = Mixture(Numbered("main"), [(0.3, Numbered("a")), (0.5, Numbered("b"))], seed=1)
+    assert mixture.steps(0) == 400
+    first = [text for (text,) in mixture.batches(0, 0, lambda e, _: [x.text for x in e])]
+    assert [int(text.split()[1]) for text in first] == list(range(400))
+    counts = Counter(text.split()[0] for text in first)
+    assert 90 < counts["a"] < 150 and 110 < counts["b"] < 170
+    assert [text for (text,) in mixture.batches(0, 100, lambda e, _: [x.text for x in e])] == first[100:]
+    assert [text for (text,) in mixture.batches(1, 0, lambda e, _: [x.text for x in e])] != first
 
 
 def test_joined_utterances_are_mostly_of_one_speaker_and_not_too_long(corpus: Corpus) -> None:
-    data = AudioBatches(config(corpus, max_seconds=5.0, concatenate_prob=1.0, batch_seconds=20.0), 1)
+    data = AudioSource(config(corpus, max_seconds=5.0, concatenate_prob=1.0, batch_seconds=20.0), 1)
     examples = [e for epoch in range(10) for batch in data.plan(epoch) for e in batch]
     assert len(examples) == 10 * len(corpus.texts)
     assert all(sum(data.cuts[i].duration for i in e) <= 5.0 for e in examples)
     joined = [e for e in examples if len(e) > 1]
     mixed = [e for e in joined if len({data.cuts[i].supervisions[0].speaker for i in e}) > 1]
     assert 0.1 < len(mixed) / len(joined) < 0.6
-    loaded = data.load([joined[0]], 9, 0)
-    assert int(loaded.lengths[0]) == sum(data.cuts[i].num_samples for i in joined[0])
+    loaded = data.example(joined[0], 9, 0, 0)
+    assert len(loaded.audio) == sum(data.cuts[i].num_samples for i in joined[0])
 
 
 def test_one_who_said_one_thing_is_joined_to_others(corpus: Corpus, tmp_path: Path) -> None:
@@ -122,7 +146,7 @@ def test_one_who_said_one_thing_is_joined_to_others(corpus: Corpus, tmp_path: Pa
         row |= {"audio": str(corpus.plain.parent / row["audio"]), "speaker": f"speaker {i}"}
     alone = tmp_path / "alone.jsonl"
     alone.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = AudioBatches(config(corpus, train=(str(alone),), concatenate_prob=1.0, max_seconds=12.0), 1)
+    data = AudioSource(config(corpus, train=(str(alone),), concatenate_prob=1.0, max_seconds=12.0), 1)
     examples = [e for batch in data.plan(0) for e in batch]
     # chance alone repeats an utterance
     assert sum(len(set(e)) for e in examples) > 0.8 * sum(map(len, examples))
@@ -130,7 +154,7 @@ def test_one_who_said_one_thing_is_joined_to_others(corpus: Corpus, tmp_path: Pa
 
 def test_weights_of_manifests(corpus: Corpus) -> None:
     path = str(corpus.plain)
-    data = AudioBatches(DataConfig(train=(path, path), weights=(2.0, 0.0)), 1)
+    data = AudioSource(DataConfig(train=(path, path), weights=(2.0, 0.0)), 1)
     ids = Counter(data.cuts[i].id for batch in data.plan(0) for (i,) in batch)
     assert set(ids.values()) == {2}
     assert sum(len(b) for b in data.plan(0)) == 2 * len(corpus.texts)
@@ -138,9 +162,9 @@ def test_weights_of_manifests(corpus: Corpus) -> None:
 
 def test_errors_say_what_to_do(corpus: Corpus) -> None:
     with pytest.raises(UserError, match=r"one number for each of data\.train"):
-        AudioBatches(config(corpus, weights=(1.0, 2.0)), 1)
+        AudioSource(config(corpus, weights=(1.0, 2.0)), 1)
     with pytest.raises(UserError, match=r"no utterance of 50\.0 to 60\.0 s"):
-        AudioBatches(config(corpus, min_seconds=50.0, max_seconds=60.0), 1)
+        AudioSource(config(corpus, min_seconds=50.0, max_seconds=60.0), 1)
 
 
 @settings(deadline=None)
@@ -191,10 +215,10 @@ def test_shuffled_audio_is_the_same_sounds_elsewhere(samples: int, seed: int) ->
 
 
 def test_speakers_can_be_taken_alike(corpus: Corpus) -> None:
-    plain = AudioBatches(config(corpus), 1)
+    plain = AudioSource(config(corpus), 1)
     said = Counter(str(c.supervisions[0].speaker) for c in plain.cuts)
     for balance in (0.0, 0.5, 1.0):
-        data = AudioBatches(config(corpus, speaker_balance=balance), 1)
+        data = AudioSource(config(corpus, speaker_balance=balance), 1)
         weight: Counter[str] = Counter()
         for cut, repeat in zip(data.cuts, data.repeats, strict=True):
             weight[str(cut.supervisions[0].speaker)] += repeat
@@ -212,7 +236,7 @@ def test_joined_utterances_have_pauses_of_those_without_words(corpus: Corpus, tm
             row |= {"text": "", "speaker": "nobody"}
     mixed = tmp_path / "mixed.jsonl"
     mixed.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = AudioBatches(config(corpus, train=(str(mixed),), concatenate_prob=1.0, max_seconds=12.0), 1)
+    data = AudioSource(config(corpus, train=(str(mixed),), concatenate_prob=1.0, max_seconds=12.0), 1)
     silent = {row["id"] for row in rows if not row["text"]}
     joined = [[data.cuts[i].id in silent for i in example] for batch in data.plan(0) for example in batch]
     assert sum(any(e) and not all(e) for e in joined) > len(joined) / 4

@@ -23,10 +23,12 @@ from speech_reallm.training.model.reallm import ReaLLM
 from speech_reallm.training.tokenizers.from_text import train_tokenizer
 
 VOCAB = 40
+# the slot of a step in the ring, by the first piece: -1 of an interleaving decoder, <s> of a cross-attending one
+SLOTS = {-1: ring_slot, 1: sink_ring_slot}
 # large enough that matrices are packed
 DIM = 96
-# of encoders; the last is a waveform encoder with a decoder that reads its frames
-KINDS = ["waveform", "conformer", "reading"]
+# of encoders; the last is a waveform encoder with a cross-attending decoder
+KINDS = ["waveform", "conformer", "cross-attention"]
 
 
 def make_run(folder: Path, kind: str) -> Path:
@@ -39,7 +41,7 @@ def make_run(folder: Path, kind: str) -> Path:
     )
     train_tokenizer([str(text)], VOCAB, folder / "tokenizer.model", threads=1)
     torch.manual_seed(0)
-    reads = kind == "reading"
+    attends = kind == "cross-attention"
     decoder = DecoderConfig(
         layers=2,
         dim=DIM,
@@ -47,27 +49,29 @@ def make_run(folder: Path, kind: str) -> Path:
         kv_heads=1,
         ffn=2 * DIM,
         window=20,
-        mlp_bias=reads,
-        frame_chunks=3 if reads else 0,
+        mlp_bias=attends,
+        cross_attention_chunks=3 if attends else 0,
     )
     config = ModelConfig(
         encoder=EncoderConfig(
-            kind="waveform" if reads else kind,
+            kind="waveform" if attends else kind,
             layers=2,
             dim=DIM,
             heads=2,
             ffn=2 * DIM,
             left_chunks=2,
-            **({"lookahead": (1,)} if kind == "conformer" else {"right_chunks": 1, "delayed_chunks": 1}),
+            **({"lookahead": (1,)} if kind == "conformer" else {"right_context": (1, 2)}),
         ),
         decoder=decoder,
         vocab_size=VOCAB,
-        blank_bias=0.7 if reads else 0.0,
+        blank_bias=0.7 if attends else 0.0,
     )
     model = ReaLLM(config)
     for name, weight in model.named_parameters():
         # what is zero at first counts too
-        if name.endswith((".age", "stacker.project.weight", "delay.weight", "wait.weight")):
+        if name.endswith(
+            (".chunk_age", "stacker.project.weight", "delay_embedding.weight", "since_piece.weight")
+        ):
             torch.nn.init.normal_(weight, std=0.2)
     save_folder(
         folder / "run",
@@ -102,7 +106,7 @@ def written(ring: np.ndarray, new: np.ndarray, slot: int) -> np.ndarray:
 
 
 def compare_encoder(folder: Path) -> float:
-    """Largest relative error of the embeddings, and of what is read of the frames, over 8 chunks of 3 streams."""
+    """Largest relative error of embeddings and of what the decoder takes of frames, over 8 chunks of 3 streams."""
     model, session = load_reallm(folder), session_of(folder, "encoder")
     left = model.config.encoder.left_chunks
     torch.manual_seed(3)
@@ -117,7 +121,7 @@ def compare_encoder(folder: Path) -> float:
             with torch.no_grad():
                 frames, state = model.encoder.step(chunk, state, delay)
                 expected = {"embedding": model.embed_speech(frames, delay)[:, 0]}
-                expected |= {f"cross.{n}": v for n, v in model.decoder.read_frames(frames).items()}
+                expected |= model.decoder.frame_outputs(frames)
             out = run(session, {"audio": chunk.numpy(), "delay": delay.numpy(), **theirs})
             for name, old in theirs.items():
                 new = out[f"new_{name}"]
@@ -129,34 +133,30 @@ def compare_encoder(folder: Path) -> float:
 
 
 def compare_decoder(folder: Path) -> tuple[float, float]:
-    """(largest difference of log probabilities, share of equal best symbols) over 40 micro-steps of 2 streams."""
+    """(largest difference of log probabilities, share of equal best symbols) over 40 steps of 2 streams."""
     model, session = load_reallm(folder), session_of(folder, "decoder")
     torch.manual_seed(4)
     worst, same = 0.0, 0
     # one of them has been going on for long
+    row = torch.tensor([0])
     for start in (0, 5000):
-        state = model.init_state(1)
-        state.position += start
-        cache = {f"cache.{n}": v.numpy().copy() for n, v in state.cache.items()}
+        state = model.decoder.init_state(1)
+        state["position"] += start
+        cache = {n: v.numpy().copy() for n, v in state.items() if n.startswith("cache.")}
+        none = int(state["piece"])
         for t in range(40):
-            embedding = torch.randn(1, DIM)
-            none = 1 if model.reads else -1
-            piece = torch.tensor([none if t % 3 else 5 + t % 20])
-            feed = {
-                "embedding": embedding.numpy(),
-                "piece": piece.numpy(),
-                "position": state.position.numpy().copy(),
-            }
-            if model.reads:
-                state.cross = {n: torch.randn_like(v) for n, v in state.cross.items()}
-                state.chunk, state.waited = torch.tensor([t // 2]), torch.tensor([t % 5])
-                feed |= {"chunk": state.chunk.numpy(), "waited": state.waited.numpy()}
-                feed |= {f"cross.{n}": v.numpy() for n, v in state.cross.items()}
-            slot = (sink_ring_slot if model.reads else ring_slot)(start + t, model.decoder.window - 1)
+            frames = torch.randn(1, model.encoder.frames_per_chunk, DIM)
             with torch.no_grad():
-                expected, new = model.step(embedding, piece, state)
-                state.remember(new, torch.tensor([0]), model.reads)
-            out = run(session, feed | cache)
+                model.decoder.next_chunk(state, row, torch.tensor([t // 2]), torch.randn(1, DIM), frames)
+                state["piece"] = torch.tensor([none if t % 3 else 5 + t % 20])
+                expected, _ = model.decoder.step(state)
+            feed = {n: v.numpy().copy() for n, v in state.items()} | cache
+            position = int(state["position"])
+            out = run(session, feed)
+            with torch.no_grad():
+                model.decoder.commit(state, row, torch.tensor([7]), model.decoder.step(state)[1])
+            assert int(state["position"]) == position + 1
+            slot = SLOTS[none](position, model.decoder.window - 1)
             cache = {n: written(old, out[f"new_{n}"], slot) for n, old in cache.items()}
             got = out["log_probs"]
             worst = max(worst, float(np.abs(got - expected.numpy()).max()))

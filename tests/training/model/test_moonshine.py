@@ -1,16 +1,18 @@
-"""Published Moonshine weights give in our encoder and our reading decoder what they give in their own."""
+"""Published Moonshine weights give in our encoder and our cross-attending decoder what they give in their own."""
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from speech_reallm.training.config import DecoderConfig, EncoderConfig
-from speech_reallm.training.model.decoders.cross_attention import Reading
-from speech_reallm.training.model.decoders.llama import LlamaDecoder
+from speech_reallm.training.config import DecoderConfig, EncoderConfig, ModelConfig
+from speech_reallm.training.model.decoders.cross_attention import CrossAttentionDecoder
 from speech_reallm.training.model.encoders.waveform import WaveformEncoder
+from speech_reallm.training.model.offline_teacher import STREAMING_ONLY
 from speech_reallm.training.model.pretrained.moonshine import load_moonshine
 
 MOONSHINE = Path(__file__).parents[4] / "shared" / "models" / "moonshine-tiny-en"
@@ -23,18 +25,20 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def published():
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights as Hugging Face has them."""
+    script = Path(__file__).parents[3] / "recipes/tools/convert_moonshine.py"
+    weights = runpy.run_path(str(script), run_name="convert")["unpacked_weights"]
+    out = tmp_path_factory.mktemp("moonshine")
+    save_file(weights(load_file(MOONSHINE / "model.u8.safetensors")), out / "model.safetensors")
+    return out
+
+
+@pytest.fixture(scope="module")
+def published(folder: Path):
     """Their model with their weights."""
     transformers = pytest.importorskip("transformers")
-    from safetensors.torch import load_file
-
-    raw, full = load_file(MOONSHINE / "model.u8.safetensors"), {}
-    for name, value in raw.items():
-        if name.endswith(".q"):
-            lo, step = raw[name[:-2] + ".lo_step"]
-            full[name[:-2]] = lo + step * value.float()
-        elif not name.endswith(".lo_step"):
-            full[name] = value.float()
+    full = load_file(folder / "model.safetensors")
     model = transformers.MoonshineForConditionalGeneration(
         transformers.MoonshineConfig.from_pretrained(str(MOONSHINE))
     )
@@ -45,8 +49,8 @@ def published():
 
 
 @pytest.fixture(scope="module")
-def ours() -> dict[str, torch.Tensor]:
-    return load_moonshine(MOONSHINE, range(VOCABULARY))
+def ours(folder: Path) -> dict[str, torch.Tensor]:
+    return load_moonshine(folder, range(VOCABULARY))
 
 
 def part(weights: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
@@ -68,26 +72,28 @@ def test_frames(published, ours):
 
 def test_answers(published, ours):
     config = DecoderConfig(
-        layers=6, dim=288, heads=8, ffn=1152, window=64, rotary_fraction=0.9, mlp_bias=True, frame_chunks=8
+        layers=6,
+        dim=288,
+        heads=8,
+        ffn=1152,
+        window=64,
+        rotary_fraction=0.9,
+        mlp_bias=True,
+        cross_attention_chunks=8,
     )
-    decoder = LlamaDecoder(config, VOCABULARY, 288, 10).eval()
+    encoder = EncoderConfig(kind="waveform", layers=6, dim=288, heads=8, ffn=1152)
+    whole = ModelConfig(encoder=encoder, decoder=config, vocab_size=VOCABULARY)
+    decoder = CrossAttentionDecoder(whole, 288, 10).eval()
     weights = part(ours, "decoder")
-    ages = {k for k in decoder.state_dict() if k.endswith(".age")}
-    assert set(weights) == set(decoder.state_dict()) - ages
+    new = {k for k in decoder.state_dict() if k.endswith(STREAMING_ONLY)}
+    assert set(weights) == set(decoder.state_dict()) - new
     decoder.load_state_dict(weights, strict=False)
     torch.manual_seed(0)
     ids = torch.randint(3, VOCABULARY, (2, 12))
     ids[:, 0] = 1
     frames = torch.randn(2, 50, 288)
-    steps = torch.arange(12).expand(2, -1)
-    reading = Reading(
-        frames=frames,
-        chunk=torch.full((2, 12), 4),
-        position=steps,
-        written=torch.ones(2, 12, dtype=torch.bool),
-    )
     with torch.no_grad():
-        got = decoder(decoder.embed(ids), reading)
-        heard = published.model.decoder(input_ids=ids, encoder_hidden_states=frames).last_hidden_state
-        expected = published.proj_out(heard)
+        got = decoder.offline_logits(frames, torch.tensor([4, 4]), ids)
+        hidden = published.model.decoder(input_ids=ids, encoder_hidden_states=frames).last_hidden_state
+        expected = published.proj_out(hidden)
     torch.testing.assert_close(got, expected, atol=2e-3, rtol=2e-3)

@@ -40,7 +40,10 @@ def test_step_over_any_chunking_equals_forward(
     """Streams of any delays in one batch."""
     torch.manual_seed(seed)
     config = dataclasses.replace(
-        TINY, left_chunks=left, right_chunks=right, delayed_chunks=delayed, high_pass=high_pass
+        TINY,
+        left_chunks=left,
+        right_context=tuple(range(right, right + delayed + 1)),
+        high_pass=high_pass,
     )
     encoder = WaveformEncoder(config, chunk_ms).eval()
     per, extra = encoder.frames_per_chunk, max(delays)
@@ -61,7 +64,7 @@ def test_step_over_any_chunking_equals_forward(
 def test_unlimited_context_is_that_of_the_offline_encoder():
     """With all of an utterance to the right of every chunk, frames are the offline ones (but for the statistics)."""
     torch.manual_seed(0)
-    encoder = WaveformEncoder(dataclasses.replace(TINY, right_chunks=5)).eval()
+    encoder = WaveformEncoder(dataclasses.replace(TINY, right_context=(5,))).eval()
     offline = WaveformEncoder(TINY.offline()).eval()
     offline.load_state_dict(encoder.state_dict())
     audio = torch.randn(1, 6 * encoder.chunk_samples) * 0.1
@@ -75,7 +78,7 @@ def test_unlimited_context_is_that_of_the_offline_encoder():
 
 def test_frames_use_no_audio_beyond_the_lookahead():
     torch.manual_seed(0)
-    encoder = WaveformEncoder(dataclasses.replace(TINY, right_chunks=1)).eval()
+    encoder = WaveformEncoder(dataclasses.replace(TINY, right_context=(1,))).eval()
     size, frames = encoder.chunk_samples, encoder.frames_per_chunk
     audio = torch.randn(1, 9 * size) * 0.1
     other = audio.clone()
@@ -89,7 +92,7 @@ def test_frames_use_no_audio_beyond_the_lookahead():
 
 def test_a_row_of_a_batch_equals_the_row_alone():
     torch.manual_seed(0)
-    encoder = WaveformEncoder(dataclasses.replace(TINY, right_chunks=1)).eval()
+    encoder = WaveformEncoder(dataclasses.replace(TINY, right_context=(1,))).eval()
     audio = torch.randn(3, 6 * encoder.chunk_samples) * torch.tensor([[0.01], [0.1], [0.5]])
     with torch.no_grad():
         together = encoder(audio)

@@ -9,8 +9,10 @@ import pytest
 
 pytest.importorskip("jiwer")
 
-RECASE = runpy.run_path(str(Path(__file__).parents[3] / "recipes/tools/restore_case.py"), run_name="recase")
-recase = RECASE["recase"]
+MODULE = runpy.run_path(
+    str(Path(__file__).parents[3] / "recipes/tools/restore_case.py"), run_name="restore_case"
+)
+restore_case = MODULE["restore_case"]
 
 
 @pytest.mark.parametrize(
@@ -31,24 +33,24 @@ recase = RECASE["recase"]
         ("", "Foo.", ""),
     ],
 )  # fmt: skip
-def test_recase(transcript, heard, text):
-    assert recase(transcript, heard)[0] == text
+def test_restore_case(transcript, heard, text):
+    assert restore_case(transcript, heard)[0] == text
 
 
 def test_error_rate():
-    assert recase("ONE TWO THREE FOUR", "One 2, tree")[1] == 0.5
-    assert recase("ONE", "two three four five")[1] == 1
+    assert restore_case("ONE TWO THREE FOUR", "One 2, tree")[1] == 0.5
+    assert restore_case("ONE", "two three four five")[1] == 1
 
 
 def test_goes_on_where_it_ended(tmp_path):
     rows = [{"id": i, "recogniser_wer": 0.1 * k, "duration": 3600} for k, i in enumerate("abc")]
     out = tmp_path / "out.jsonl"
-    assert RECASE["finished"](out, rows) == []
+    assert MODULE["finished"](out, rows) == []
     out.write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[1])[:9])
-    assert RECASE["finished"](out, rows) == rows[:1]
+    assert MODULE["finished"](out, rows) == rows[:1]
     assert out.read_text() == json.dumps(rows[0]) + "\n"
     with pytest.raises(SystemExit, match="another manifest"):
-        RECASE["finished"](out, rows[1:])
+        MODULE["finished"](out, rows[1:])
 
 
 def test_the_filter(tmp_path, capsys):
@@ -59,7 +61,7 @@ def test_the_filter(tmp_path, capsys):
             for i, w in (("a", 0.5), ("b", 0.6))
         )
     )
-    RECASE["keep"](out, 0.5)
+    MODULE["keep"](out, 0.5)
     assert [json.loads(x)["id"] for x in (tmp_path / "out.kept.jsonl").read_text().splitlines()] == ["a"]
     assert "1.00 of 2.00 hours" in capsys.readouterr().out
 
@@ -86,9 +88,11 @@ def test_a_whole_run(tmp_path, monkeypatch):
             calls.append([c.id for c in cuts])
             return {"0": "Hello, there!", "1": "Good day."}
 
-    main = RECASE["main"]
+    main = MODULE["main"]
     monkeypatch.setitem(main.__globals__, "Listener", Listener)
-    monkeypatch.setattr(sys, "argv", ["recase.py", str(manifest), str(out), "--model", "x", "--max-wer", "0"])
+    monkeypatch.setattr(
+        sys, "argv", ["restore_case.py", str(manifest), str(out), "--model", "x", "--max-wer", "0"]
+    )
     main()
     whole = out.read_text()
     out.write_text(whole[: whole.index("\n") + 5])

@@ -7,15 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speech_reallm.training.targets.interleaving import (
-    PATIENCE,
-    deinterleave,
-    due,
-    end_chunks,
-    interleave,
-    place,
-    strayed,
-)
+from speech_reallm.training.targets.dynamic_oracle import MAX_OVERDUE_CHUNKS, dynamic_oracle
+from speech_reallm.training.targets.interleaving import deinterleave, interleave, place
+from speech_reallm.training.targets.labels import end_chunks
+from speech_reallm.training.targets.perturbation import perturb
 
 BLANK = 3
 
@@ -43,7 +38,7 @@ def test_interleave_then_deinterleave_is_the_identity(utterance):
 
 @settings(max_examples=300, deadline=None)
 @given(utterances())
-def test_the_sequence_is_what_a_decoder_would_read(utterance):
+def test_the_sequence_is_what_a_decoder_is_fed(utterance):
     pieces, ends, chunks, delay, cap = utterance
     made = interleave(pieces, ends, chunks, delay, BLANK, cap)
     # every position is either an embedding or a piece; embeddings come in order, all of them
@@ -84,10 +79,10 @@ def test_end_times_to_chunks():
 def test_on_the_alignment_what_is_due_is_what_comes_next(utterance):
     pieces, ends, chunks, delay, _ = utterance
     made = interleave(pieces, ends, chunks, delay, BLANK, cap=99)
-    answers = due(made, np.arange(len(pieces)), pieces, ends, delay, BLANK)
+    answers = dynamic_oracle(made, np.arange(len(pieces)), pieces, ends, delay, BLANK)
     assert (
         answers.targets.tolist() == made.targets.tolist()
-        and answers.follows.tolist() == made.follows.tolist()
+        and answers.soft_label_mask.tolist() == made.soft_label_mask.tolist()
     )
 
 
@@ -95,40 +90,40 @@ def test_on_the_alignment_what_is_due_is_what_comes_next(utterance):
 @given(utterances(), st.integers(0, 9))
 def test_off_the_alignment_answers_depend_on_the_furthest_piece_and_the_chunk_alone(utterance, seed):
     pieces, ends, chunks, delay, _ = utterance
-    kept, where = strayed(np.array(ends, np.int64), 0.5, np.random.default_rng(seed))
+    kept, where = perturb(np.array(ends, np.int64), 0.5, np.random.default_rng(seed))
     assert len(where) == len(kept) and (np.diff(where) >= 0).all() and (where >= 0).all()
     made = interleave([pieces[k] for k in kept], where, chunks, delay, BLANK, cap=99)
     written, last, furthest, chunk = 0, -1, -1, -1
-    answers = due(made, kept, pieces, ends, delay, BLANK)
+    answers = dynamic_oracle(made, kept, pieces, ends, delay, BLANK)
     for i, (piece, embedding) in enumerate(zip(made.pieces, made.chunks, strict=True)):
         chunk = max(chunk, embedding)
         if piece >= 0:
             last, written = kept[written], written + 1
             furthest = max(furthest, last)
         following = furthest + 1
-        while following < len(pieces) and ends[following] + delay < chunk - PATIENCE:
+        while following < len(pieces) and ends[following] + delay < chunk - MAX_OVERDUE_CHUNKS:
             following += 1
         furthest = following - 1
         is_due = following < len(pieces) and ends[following] + delay <= chunk
         assert answers.targets[i] == (pieces[following] if is_due else BLANK)
-        assert answers.follows[i] == (is_due and following == last + 1)
+        assert answers.soft_label_mask[i] == (is_due and following == last + 1)
 
 
-def test_a_path_strays_late_and_early_and_gives_up_what_is_too_late():
+def test_a_perturbed_path_is_late_and_early_and_gives_up_what_is_too_late():
     ends = np.arange(4000) // 2
-    kept, where = strayed(ends, 0.1, np.random.default_rng(0))
+    kept, where = perturb(ends, 0.1, np.random.default_rng(0))
     first = np.diff(np.maximum.accumulate(kept), prepend=-1) > 0
     late = (where - ends[kept])[first]
-    assert late.max() == PATIENCE and late.min() == -1
+    assert late.max() == MAX_OVERDUE_CHUNKS and late.min() == -1
     assert (late > 0).sum() > 400 and (late < 0).sum() > 20
     assert 20 < len(ends) - first.sum() < 1000
-    kept, where = strayed(ends, 0.0, np.random.default_rng(0))
+    kept, where = perturb(ends, 0.0, np.random.default_rng(0))
     assert (where == ends).all() and len(kept) == len(ends)
 
 
-def test_a_path_reads_a_line_again():
+def test_a_perturbed_path_repeats_pieces():
     ends = np.arange(4000) // 2
-    kept, where = strayed(ends, 0.1, np.random.default_rng(0))
+    kept, where = perturb(ends, 0.1, np.random.default_rng(0))
     again = np.diff(np.maximum.accumulate(kept), prepend=-1) == 0
     assert 100 < again.sum() < 800
     # in the order of the line, from a piece that stands shortly before
@@ -137,20 +132,20 @@ def test_a_path_reads_a_line_again():
     assert (where[begins] - where[begins - 1] <= 1).mean() > 0.9
 
 
-def test_out_of_a_line_read_again_the_answer_is_what_comes_after_it():
+def test_after_repeated_pieces_the_target_is_what_comes_after_them():
     pieces, ends = [7, 8, 9], [0, 1, 4]
     made = interleave([7, 8, 7, 9], [0, 1, 2, 4], 5, 0, BLANK)
-    answers = due(made, np.array([0, 1, 0, 2]), pieces, ends, 0, BLANK)
+    answers = dynamic_oracle(made, np.array([0, 1, 0, 2]), pieces, ends, 0, BLANK)
     #                                 e0  7      e1 8      e2     7      e3     e4 9
     assert answers.targets.tolist() == [7, BLANK, 8, BLANK, BLANK, BLANK, BLANK, 9, BLANK]
-    # what the teacher would say after 7 is 8, wrong now; it is not asked before 9 either
-    assert answers.follows.tolist() == [True, False, True] + [False] * 6
+    # what the teacher would predict after 7 is 8, wrong now; it is not asked before 9 either
+    assert answers.soft_label_mask.tolist() == [True, False, True] + [False] * 6
 
 
-def test_a_decoder_that_was_mute_goes_on_with_what_it_hears_now():
+def test_a_decoder_that_was_mute_goes_on_with_the_current_chunk():
     pieces, ends = [7, 8, 9], [0, 1, 8]
     # nothing written for six chunks: 7 is given up, then 8
     made = interleave([9], [8], 9, 0, BLANK)
-    answers = due(made, np.array([2]), pieces, ends, 0, BLANK)
+    answers = dynamic_oracle(made, np.array([2]), pieces, ends, 0, BLANK)
     assert answers.targets.tolist() == [7] * 6 + [8, BLANK, 9, BLANK]
-    assert answers.follows.tolist() == [True] * 6 + [False] * 4
+    assert answers.soft_label_mask.tolist() == [True] * 6 + [False] * 4

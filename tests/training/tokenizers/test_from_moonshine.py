@@ -1,29 +1,33 @@
+import json
+import runpy
 import string
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from speech_reallm.cli.main import main
 from speech_reallm.errors import UserError
 from speech_reallm.text import clean_cased
 from speech_reallm.tokenizer import Tokenizer
 from speech_reallm.training.tokenizers.from_moonshine import make_tokenizer, merges, old_ids, read_tokenizer
+from speech_reallm.training.weights import load_weights
 
 SHARED = Path(__file__).parents[4] / "shared/models/moonshine-tiny-en"
 # in the order of merging; é, a control character and a piece longer than 127 bytes are never kept
 MERGED = ["▁▁", "▁t", "he", "▁the", "in", "er", "▁r", "▁in", "▁riv", "iv", "▁river", "é", "\x07x", "▁" * 50]
-CHARACTERS = ["▁", *string.printable[:95].replace(" ", ""), "é"]
+CHARACTERS = ["▁", *string.printable[:95].replace(" ", "")]
+PIECES = [b"<unk>", b"<s>", b"</s>", *(bytes([i]) for i in range(256))]
+PIECES += [p.encode() for p in [*MERGED, *CHARACTERS]]
+convert = runpy.run_path(
+    str(Path(__file__).parents[3] / "recipes/tools/convert_moonshine.py"), run_name="convert"
+)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    pieces = [b"<unk>", b"<s>", b"</s>", *(bytes([i]) for i in range(256))]
-    pieces += [p.encode() for p in [*MERGED, *CHARACTERS]]
-    data = b""
-    for piece in pieces:
-        n = len(piece)
-        data += bytes([n] if n < 128 else [n % 128 + 128, n // 128]) + piece
-    (tmp_path / "tokenizer.bin").write_bytes(data)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(convert["tokenizer_json"](PIECES)))
     (tmp_path / "text.txt").write_text(
         "The river, 'in' the river\u2014\u201cin the rain\u201d.\n", encoding="utf-8"
     )
@@ -35,11 +39,44 @@ def test_read_tokenizer(folder):
     assert len(pieces) == 259 + len(MERGED) + len(CHARACTERS)
     assert pieces[259 + 3] == "▁the".encode() and pieces[3 + 255] == b"\xff"
     assert len(pieces[259 + len(MERGED) - 1]) == 150
-    (folder / "tokenizer.bin").write_bytes(b"\x05ab")
+    (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="not a tokenizer"):
         read_tokenizer(folder)
     with pytest.raises(UserError, match="cannot read"):
         read_tokenizer(folder / "none")
+
+
+def packed(pieces):
+    data = b""
+    for piece in pieces:
+        n = len(piece)
+        data += bytes([n] if n < 128 else [n % 128 + 128, n // 128]) + piece
+    return data
+
+
+def test_a_packed_folder_is_converted(tmp_path):
+    weights = {"a.q": torch.tensor([[0, 255]], dtype=torch.uint8), "a.lo_step": torch.tensor([-1.0, 0.5])}
+    save_file(weights | {"b": torch.ones(2).half()}, tmp_path / "model.u8.safetensors")
+    (tmp_path / "tokenizer.bin").write_bytes(packed(PIECES))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="convert it first"):
+        load_weights(tmp_path)
+    with pytest.raises(UserError, match="convert the folder"):
+        read_tokenizer(tmp_path)
+    convert["convert"](tmp_path, tmp_path / "out")
+    assert read_tokenizer(tmp_path / "out") == PIECES
+    found = load_file(tmp_path / "out/model.safetensors")
+    assert found["a"].tolist() == [[-1.0, 126.5]] and found["b"].dtype == torch.float32
+    assert (tmp_path / "out/config.json").read_text() == "{}"
+    (tmp_path / "tokenizer.bin").write_bytes(b"\x05ab")
+    with pytest.raises(UserError, match="not a tokenizer"):
+        convert["convert"](tmp_path, tmp_path / "out")
+
+
+def test_the_converted_tokenizer_cuts_words_alike(folder):
+    tokenizers = pytest.importorskip("tokenizers")
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert theirs.encode("▁the▁river").tokens == ["▁the", "▁river"]
 
 
 def test_merges():
@@ -89,11 +126,13 @@ def test_mistakes(folder, capsys):
 @pytest.mark.shared
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared weights")
 def test_the_published_vocabulary(tmp_path):
+    pieces = convert["unpacked_pieces"]((SHARED / "tokenizer.bin").read_bytes())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(convert["tokenizer_json"](pieces)))
     text = (
         "Mr. Quilter, physically, is the apostle of the middle-classes; and we're glad to welcome his gospel!"
     )
     (tmp_path / "text.txt").write_text(text)
-    share = make_tokenizer(SHARED, [str(tmp_path / "text.txt")], 1000, tmp_path / "tokenizer.model")
+    share = make_tokenizer(tmp_path, [str(tmp_path / "text.txt")], 1000, tmp_path / "tokenizer.model")
     tokenizer = Tokenizer(tmp_path / "tokenizer.model")
     assert share == 1 and len(tokenizer) == 1000
     assert "▁physically," not in tokenizer.encode_pieces(text) and "▁phys" in tokenizer.encode_pieces(text)

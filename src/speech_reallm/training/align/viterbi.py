@@ -71,9 +71,10 @@ def ctc_viterbi(
 
 
 def _best_steps(log_probs: Tensor, lengths: Tensor, targets: Tensor, blank: int) -> tuple[Tensor, Tensor]:
-    """Forward through time: the best score of each state [B, S] at each row's end, and how many states back
-    its
-    predecessor lies, uint8 [T, B, S] (0, 1 or 2)."""
+    """Forward through time: the best score of each state [B, S] at each row's end, and where its best path came from.
+
+    That is how many states back its predecessor lies, uint8 [T, B, S]: 0, 1 or 2.
+    """
     rows, frames, _ = log_probs.shape
     labels = targets.new_full((rows, 2 * targets.shape[1] + 1), blank)
     labels[:, 1::2] = targets
@@ -100,9 +101,10 @@ def _best_steps(log_probs: Tensor, lengths: Tensor, targets: Tensor, blank: int)
 
 
 def span_scores(log_probs: Tensor, targets: Tensor, spans: Spans) -> Tensor:
-    """Mean log probability of each token over its frames. log_probs [B, T, V], targets [B, U] -> [B, U]; 0
-    where
-    there is no span."""
+    """Mean log probability of each token over its frames; 0 where there is no span.
+
+    log_probs [B, T, V], targets [B, U] -> [B, U]
+    """
     sums = log_probs.float().gather(2, targets.clamp(min=0)[:, None, :].expand(-1, log_probs.shape[1], -1))
     frame = torch.arange(log_probs.shape[1], device=log_probs.device)[None, :, None]
     inside = (frame >= spans.starts[:, None]) & (frame < spans.ends[:, None])

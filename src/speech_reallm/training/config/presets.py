@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import UserError
-from . import DecoderConfig, EncoderConfig, ModelConfig, to_dict
+from .model import DecoderConfig, EncoderConfig, ModelConfig
+from .reader import merge, to_dict
 
 PRESETS: dict[str, ModelConfig] = {
     # The size of the Speech ReaLLM paper (Seide et al., arXiv 2406.09569): 80 M parameters, 20 Conformer
@@ -61,12 +62,4 @@ def with_preset(model: dict[str, Any]) -> dict[str, Any]:
         return model
     if not isinstance(name, str) or name not in PRESETS:
         raise UserError(f"model.preset: {name!r} is not one of {', '.join(PRESETS)}")
-    return _merged(to_dict(PRESETS[name]), {k: v for k, v in model.items() if k != "preset"})
-
-
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in changes.items():
-        nested = isinstance(value, dict) and isinstance(base.get(key), dict)
-        result[key] = _merged(base[key], value) if nested else value
-    return result
+    return merge(to_dict(PRESETS[name]), {k: v for k, v in model.items() if k != "preset"})

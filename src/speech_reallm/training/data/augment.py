@@ -1,4 +1,4 @@
-"""Augmentation of training audio: speed, volume, colour, noise, reverberation, compression; SpecAugment on frames.
+"""Augmentation of training audio: speed, volume, a random equaliser, noise, reverberation, compression.
 
 Everything random comes from a generator that the caller seeds by (seed, epoch, place in the plan), so that a resumed
 run sees what an uninterrupted one would have seen.
@@ -10,13 +10,12 @@ import io
 
 import numpy as np
 import soundfile
-import torch
 from lhotse.cut import Cut
 from scipy.fft import next_fast_len
 from scipy.signal import fftconvolve
-from torch import Tensor
 
-from ..config import SAMPLE_RATE, AugmentConfig
+from ...audio import SAMPLE_RATE
+from ..config import AugmentConfig
 from .manifests import load_audio, load_manifest
 
 
@@ -39,8 +38,8 @@ class Augmenter:
         """float32 [N] -> the same augmented, and with its volume alone changed; both float32 [N] within [-1, 1]."""
         config = self.config
         clean = audio
-        if rng.random() < config.colour_prob:
-            audio = coloured(audio, config.colour_db, rng)
+        if rng.random() < config.equaliser_prob:
+            audio = equalised(audio, config.equaliser_db, rng)
         if rng.random() < config.band_stop_prob:
             audio = without_band(audio, rng)
         if rng.random() < config.hum_prob:
@@ -77,7 +76,7 @@ class _Sounds:
         return self.loaded[index]
 
 
-def coloured(audio: np.ndarray, spread_db: float, rng: np.random.Generator) -> np.ndarray:
+def equalised(audio: np.ndarray, spread_db: float, rng: np.random.Generator) -> np.ndarray:
     """The same through a smooth random filter: its gain in decibels is a normal walk over an octave or so a step."""
     # bounds in Hz of the stretches whose gain is drawn, evenly on a logarithmic scale
     knots = np.geomspace(80, 8000, 8)
@@ -152,7 +151,7 @@ def compressed(audio: np.ndarray, level: float) -> np.ndarray:
 def reverberate(audio: np.ndarray, room: np.ndarray) -> np.ndarray:
     """Convolve with a room's impulse response; level and timing of the direct sound are kept."""
     start = int(np.abs(room).argmax())
-    wet = fftconvolve(audio, room[start : start + 16000])[: len(audio)]
+    wet = fftconvolve(audio, room[start : start + SAMPLE_RATE])[: len(audio)]
     return wet * (np.sqrt(np.mean(audio**2)) / max(float(np.sqrt(np.mean(wet**2))), 1e-8))
 
 
@@ -162,33 +161,3 @@ def add_noise(audio: np.ndarray, noise: np.ndarray, snr_db: float, rng: np.rando
     stretch = np.resize(np.roll(noise, -start)[: len(audio)], len(audio))
     power = float(np.mean(audio**2)) / max(float(np.mean(stretch**2)), 1e-10)
     return audio + stretch * np.sqrt(power / 10 ** (snr_db / 10))
-
-
-class SpecAugment:
-    """Masks stretches of frames and bands of features (Park et al., Interspeech 2019). x [B, T, D] -> same."""
-
-    def __init__(self, config: AugmentConfig):
-        self.config = config
-
-    def __bool__(self) -> bool:
-        return bool(self.config.time_masks or self.config.time_mask_share or self.config.feature_masks)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        config = self.config
-        batch, frames, dims = x.shape
-        keep = torch.ones(batch, frames, dims, dtype=torch.bool, device=x.device)
-        time_masks = config.time_masks
-        if config.time_mask_share:
-            # a mask is half as wide as the widest one on average
-            time_masks = round(frames * config.time_mask_share * 2 / config.time_mask_frames)
-        for masks, widest, size, axis in (
-            (time_masks, config.time_mask_frames, frames, 1),
-            (config.feature_masks, config.feature_mask_bins, dims, 2),
-        ):
-            place = torch.arange(size, device=x.device)[None]
-            for _ in range(masks):
-                width = torch.randint(0, widest + 1, (batch, 1), device=x.device)
-                start = (torch.rand(batch, 1, device=x.device) * (size - width + 1).clamp(min=1)).long()
-                hit = (place >= start) & (place < start + width)
-                keep &= ~hit.unsqueeze(3 - axis)
-        return x * keep

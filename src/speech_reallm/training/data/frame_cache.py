@@ -16,26 +16,41 @@ from pathlib import Path
 import numpy as np
 import torch
 from lhotse.cut import Cut
-from torch import Tensor, nn
+from torch import nn
 
 from ...errors import UserError
 from ..config import DataConfig
-from ..device import autocast, device_of
-from ..loop import first_process_first
-from .batches import AudioBatches, bucket, collate_audio, prefetch
+from ..distributed import first_process_first
+from ..model.encode import encode_batch
+from .augment import Augmenter
+from .collate import pad_audio
 from .manifests import load_audio
+from .planning import bucket, load_cuts
+from .prefetch import prefetch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One cached utterance: `frames` frames from row `offset` on; `own` of them are its own, the rest is the tail."""
+    """One cached utterance: `num_frames` frames from row `offset` on, first those of the speech, then the flush."""
 
     cut: Cut
     repeat: float
     offset: int
-    frames: int
-    own: int
+    num_frames: int
+    speech_frames: int
     seconds: float
+
+    @classmethod
+    def of(cls, cut: Cut, repeat: float, row: dict) -> Entry:
+        """row: of the index, whose keys are a file format."""
+        return cls(
+            cut=cut,
+            repeat=repeat,
+            offset=row["offset"],
+            num_frames=row["frames"],
+            speech_frames=row["own"],
+            seconds=row["seconds"],
+        )
 
 
 def fingerprint(encoder: nn.Module) -> str:
@@ -50,19 +65,20 @@ def fingerprint(encoder: nn.Module) -> str:
 class FrameCache:
     """Frames of all training utterances, each at every configured speed."""
 
-    def __init__(
-        self, folder: str, encoder: nn.Module, data: DataConfig, tail_chunks: int, seed: int, bf16: bool
-    ):
-        if encoder.config.delayed_chunks:
-            raise UserError("`cache`: an encoder with delayed_chunks gives other frames at each delay")
+    def __init__(self, folder: str, encoder: nn.Module, data: DataConfig, flush_chunks: int, bf16: bool):
+        if encoder.config.frames_depend_on_delay:
+            raise UserError("`cache`: this encoder (right_context) gives other frames at each label delay")
         self.folder = Path(folder)
         self.dim = encoder.dim
-        self.tail = tail_chunks
+        self.flush_chunks = flush_chunks
+        self.frames_per_chunk = encoder.frames_per_chunk
         self.encoder = encoder
         self.full = encoder.config.full_context
-        self.batches = AudioBatches(data, seed)
+        self.config = data
+        self.cuts, self.repeats = load_cuts(data)
+        self.augmenter = Augmenter(data.augment)
         self.folder.mkdir(parents=True, exist_ok=True)
-        about = {"encoder": fingerprint(encoder), "dim": self.dim, "tail_chunks": tail_chunks}
+        about = {"encoder": fingerprint(encoder), "dim": self.dim, "tail_chunks": flush_chunks}
         path = self.folder / "about.json"
         # the first process computes, the others find it done
         with first_process_first():
@@ -72,16 +88,16 @@ class FrameCache:
                 )
             path.write_text(json.dumps(about) + "\n")
             known = self._build(bf16)
-        self.frames = np.memmap(self.folder / "frames.f16", np.float16, "r").reshape(-1, self.dim)
+        self.storage = np.memmap(self.folder / "frames.f16", np.float16, "r").reshape(-1, self.dim)
         self.entries = [
-            Entry(cut=cut, repeat=repeat, **known[key]) for key, cut, repeat in self._wanted() if key in known
+            Entry.of(cut, repeat, known[key]) for key, cut, repeat in self._wanted() if key in known
         ]
 
     def _wanted(self) -> list[tuple[str, Cut, float]]:
-        speeds = sorted(set(self.batches.config.augment.speeds)) or [1.0]
+        speeds = sorted(set(self.config.augment.speeds)) or [1.0]
         return [
             (f"{cut.id}@{speed}", cut if speed == 1.0 else cut.perturb_speed(speed), repeat)
-            for cut, repeat in zip(self.batches.cuts, self.batches.repeats, strict=True)
+            for cut, repeat in zip(self.cuts, self.repeats, strict=True)
             for speed in speeds
         ]
 
@@ -108,15 +124,14 @@ class FrameCache:
             file.truncate(end * self.dim * 2)
         with index_path.open("w") as file:
             file.writelines(json.dumps({"key": k, **row}) + "\n" for k, row in known.items())
-        plan = bucket([c.duration for _, c, _ in missing], 2 * self.batches.config.batch_seconds, 0, 0)
-        augmenter = self.batches.augmenter
+        plan = bucket([c.duration for _, c, _ in missing], 2 * self.config.batch_seconds, 0, 0)
 
         def load(batch: list[int]) -> list[np.ndarray]:
             audio = []
             for i in batch:
                 key, cut, _ = missing[i]
                 seed = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16)
-                audio.append(augmenter.audio(load_audio(cut), np.random.default_rng(seed))[0])
+                audio.append(self.augmenter.audio(load_audio(cut), np.random.default_rng(seed))[0])
             return audio
 
         hours = sum(c.duration for _, c, _ in missing) / 3600
@@ -151,31 +166,17 @@ class FrameCache:
 
     @torch.no_grad()
     def _encode(self, audio: list[np.ndarray], bf16: bool) -> list[tuple[np.ndarray, int]]:
-        """Frames float16 [T, D] of each utterance, with its tail, and how many are its own."""
-        batch = collate_audio(audio, [[] for _ in audio])
-        frames = encode_batch(self.encoder, batch.audio, batch.lengths, self.tail, bf16)
+        """Frames float16 [T, D] of each utterance, its flush included, and how many are those of the speech."""
+        padded, lengths = pad_audio(audio)
+        frames = encode_batch(self.encoder, padded, lengths, self.flush_chunks, bf16)
         size, per = self.encoder.chunk_samples, self.encoder.frames_per_chunk
         result = []
-        for row, length in zip(frames, batch.lengths.tolist(), strict=True):
+        for row, length in zip(frames, lengths.tolist(), strict=True):
             own = -(-length // (size // per)) if self.full else -(-length // size) * per
-            keep = own if self.full else own + self.tail * per
+            keep = own if self.full else own + self.flush_chunks * per
             result.append((row[:keep].half().cpu().numpy(), own))
         return result
 
     def read(self, entry: Entry) -> np.ndarray:
-        """Frames float16 [T, D] of an entry, tail included."""
-        return self.frames[entry.offset : entry.offset + entry.frames]
-
-
-def encode_batch(
-    encoder: nn.Module, audio: Tensor, lengths: Tensor, tail_chunks: int, bf16: bool, delay: int = 0
-) -> Tensor:
-    """audio [B, N] -> frames [B, (C + tail) * F, D] float32, zeros behind every utterance as at a flush."""
-    size = encoder.chunk_samples
-    chunks = -(-audio.shape[1] // size) + (
-        0 if encoder.config.full_context else tail_chunks + encoder.lookahead_chunks
-    )
-    where = device_of(encoder)
-    audio = nn.functional.pad(audio.to(where), (0, chunks * size - audio.shape[1]))
-    with autocast(where, bf16):
-        return encoder(audio, lengths.to(where), delay=delay).float()
+        """Frames float16 [T, D] of an entry, its flush included."""
+        return self.storage[entry.offset : entry.offset + entry.num_frames]

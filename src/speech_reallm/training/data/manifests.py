@@ -12,12 +12,8 @@ load in seconds; a file that turns out to be other than stated is put right when
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
 import math
-import zlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +26,9 @@ from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
 from lhotse.cut import Cut, MixedCut, PaddingCut
 from lhotse.serialization import deserialize_item
 
+from ...audio import SAMPLE_RATE
 from ...errors import UserError
-from ..config import SAMPLE_RATE
+from ...jsonl import json_object, text_lines
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +51,9 @@ def load_manifest(path: str | Path, *, skip_bad: bool = False, require_text: boo
     cuts: dict[str, Cut] = {}
     rate: int | None = None
     bad = 0
-    for number, line in _lines(path):
+    for number, line in text_lines(path):
         try:
-            row = _parse(line)
+            row = _parsed(line)
             if "audio" in row:
                 if rate is None and "sample_rate" not in row:
                     rate = _probe(_audio_path(row, folder)).samplerate
@@ -95,29 +92,11 @@ def load_audio(cut: Cut) -> np.ndarray:
     return audio[0] if audio.shape[0] == 1 else audio.mean(axis=0)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    opener = gzip.open if path.suffix == ".gz" else open
+def _parsed(line: str) -> dict[str, Any]:
     try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, line
-    except OSError as err:
-        raise UserError(f"cannot read {path}: {err.strerror or err}") from None
-    except (EOFError, zlib.error):
-        raise UserError(f"{path} is damaged or ends early; make it again") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
-
-
-def _parse(line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as err:
-        raise _BadRow(f"not JSON ({err.msg} at column {err.colno})") from None
-    if not isinstance(row, dict):
-        raise _BadRow("expected a JSON object")
-    return row
+        return json_object(line)
+    except ValueError as err:
+        raise _BadRow(str(err)) from None
 
 
 def _audio_path(row: dict[str, Any], folder: Path) -> Path:

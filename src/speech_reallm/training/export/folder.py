@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,12 +10,15 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from ...audio import SAMPLE_RATE
 from ...errors import UserError
+from ...files import sha256
 from ...modelfolder import FILES, FORMAT
-from ..config import SAMPLE_RATE, ModelConfig, build, to_dict
+from ..config import ModelConfig, build, to_dict
 from ..model.ctc import best_of
 from ..model.packing import pack, unpack
 from ..model.reallm import ReaLLM
+from ..weights import renamed_weights
 from .onnx import encoder_graphs, export_graphs
 
 
@@ -31,8 +33,12 @@ def load_reallm(folder: str | Path) -> ReaLLM:
             data = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         else:
             data = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]
+        if "head_layers" in data:
+            raise UserError(
+                "it is a CTC model, which `reallm align` uses; export takes a run of task: reallm"
+            )
         model = ReaLLM(build(ModelConfig, data))
-        model.load_state_dict(unpack(load_file(folder / "model.safetensors")))
+        model.load_state_dict(renamed_weights(unpack(load_file(folder / "model.safetensors"))))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, UserError) as err:
         raise UserError(f"{folder} is not a trained recogniser: {' '.join(str(err).split())[:200]}") from None
     return model.eval()
@@ -58,7 +64,7 @@ def export_folder(run: str | Path, out: str | Path, *, name: str, int8: bool = T
         save_file({k: v.contiguous() for k, v in weights.items()}, temporary / "model.safetensors")
         export_graphs(model, temporary, weights if int8 else None)
         files = {*FILES, *encoder_graphs(model.config)}
-        config = describe(model.config, name) | {"sha256": {f: _sha256(temporary / f) for f in sorted(files)}}
+        config = describe(model, name) | {"sha256": {f: sha256(temporary / f) for f in sorted(files)}}
         (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         # the card and licences of the model that is replaced stay with it
         for kept in [*out.glob("README.md"), *out.glob("LICENSE*")]:
@@ -75,8 +81,9 @@ def export_folder(run: str | Path, out: str | Path, *, name: str, int8: bool = T
     return out
 
 
-def describe(config: ModelConfig, name: str) -> dict[str, Any]:
+def describe(model: ReaLLM, name: str) -> dict[str, Any]:
     """What config.json says of a model, checksums aside."""
+    config = model.config
     return {
         "format": FORMAT,
         "name": name,
@@ -91,11 +98,7 @@ def describe(config: ModelConfig, name: str) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
         "blank_id": config.blank_id,
         "window": config.decoder.window,
-        "frame_chunks": config.decoder.frame_chunks,
+        **model.decoder.describe(),
         "max_pieces_per_chunk": config.max_pieces_per_chunk,
         "model": to_dict(config),
     }
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""ReaLLM to ONNX: one graph for a chunk of audio, one for a micro-step (ARCHITECTURE.md, "Model folder")."""
+"""ReaLLM to ONNX: one graph for a chunk of audio, one for a decoder step (docs/model-folder.md)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ...errors import UserError
 from ...extras import install_command
 from ...modelfolder import WIDE_ENCODER
 from ..config import ModelConfig
-from ..model.reallm import ReaLLM, State
+from ..model.reallm import ReaLLM
 
 OPSET = 18
 Packed = dict[str, Tensor] | None
 
 
 class EncoderGraph(nn.Module):
-    """(audio [1, S], delay [1], *state) -> (embedding [1, W], *what is read of the frames, *new state)
+    """(audio [1, S], delay [1], *state) -> (embedding [1, W], *what the decoder takes of the frames, *new state)
 
     Of rings, the new state is what is to be written into them.
     """
@@ -32,43 +32,27 @@ class EncoderGraph(nn.Module):
         self.names = list(state)
         rings = set(model.encoder.rings)
         self.inputs = [f"{'ring' if name in rings else 'state'}.{name}" for name in state]
-        self.cross = [f"cross.{name}" for name in model.decoder.init_cross(1)]
+        frames = torch.zeros(1, model.encoder.frames_per_chunk, model.encoder.dim)
+        self.frame_outputs = list(model.decoder.frame_outputs(frames))
 
     def forward(self, audio: Tensor, delay: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         frames, new = self.model.encoder.advance(audio, dict(zip(self.names, state, strict=True)), delay)
         embedding = self.model.embed_speech(frames, delay)[:, 0]
-        return embedding, *self.model.decoder.read_frames(frames).values(), *(new[n] for n in self.names)
+        return embedding, *self.model.decoder.frame_outputs(frames).values(), *(new[n] for n in self.names)
 
 
 class DecoderGraph(nn.Module):
-    """A micro-step: (embedding [1, W], piece [1], position [1], ...) -> (log_probs [1, V], *new keys and values)
-
-    Then the rings of the past; a decoder that reads frames takes chunk and waited [1] and the rings of these besides.
-    """
+    """A decoder step: the inputs of Decoder.graph_inputs(), in order -> (log_probs [1, V], *new keys and values)"""
 
     def __init__(self, model: ReaLLM):
         super().__init__()
-        self.model = model
-        self.cache, self.cross = list(model.decoder.init_cache(1)), list(model.decoder.init_cross(1))
-        self.inputs = ["embedding", "piece", "position", *(f"cache.{name}" for name in self.cache)]
-        if model.reads:
-            self.inputs += ["chunk", "waited", *(f"cross.{name}" for name in self.cross)]
+        self.decoder = model.decoder
+        self.inputs = list(model.decoder.graph_inputs())
+        self.cache = [name for name in self.inputs if name.startswith("cache.")]
 
-    def forward(
-        self, embedding: Tensor, piece: Tensor, position: Tensor, *rest: Tensor
-    ) -> tuple[Tensor, ...]:
-        cache, rest = rest[: len(self.cache)], rest[len(self.cache) :]
-        chunk, waited, *cross = rest or (None, None)
-        state = State(
-            encoder={},
-            cache=dict(zip(self.cache, cache, strict=True)),
-            cross=dict(zip(self.cross, cross, strict=True)),
-            position=position,
-            chunk=chunk,
-            waited=waited,
-        )
-        log_probs, new = self.model.step(embedding, piece, state)
-        return log_probs, *(new[name] for name in self.cache)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        log_probs, new = self.decoder.step(dict(zip(self.inputs, inputs, strict=True)))
+        return log_probs, *(new[name.removeprefix("cache.")] for name in self.cache)
 
 
 def encoder_graphs(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -76,8 +60,8 @@ def encoder_graphs(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
     Delays above the default may take more right context. A graph of their own spares the others that computation.
     """
-    right = config.encoder.delayed_chunks
-    wide = tuple(d for d in config.delays if d > config.default_delay and right > config.default_delay)
+    most = len(config.encoder.right_context) - 1
+    wide = tuple(d for d in config.delays if d > config.default_delay and most > config.default_delay)
     if not wide:
         return {"encoder.onnx": config.delays}
     return {"encoder.onnx": tuple(d for d in config.delays if d not in wide), WIDE_ENCODER: wide}
@@ -94,35 +78,26 @@ def export_graphs(model: ReaLLM, folder: Path, packed: Packed = None) -> None:
     except ImportError:
         raise UserError(f"export needs onnx: {install_command('onnx')}") from None
     model = model.eval().float().cpu()
-    one = torch.ones(1, dtype=torch.int64)
+    delay = torch.zeros(1, dtype=torch.int64)
     for name, delays in encoder_graphs(model.config).items():
         narrowed = _narrowed(model, max(delays))
         encoder, state = EncoderGraph(narrowed), narrowed.encoder.init_state(1)
-        outputs = ["embedding", *encoder.cross, *(f"new_{name}" for name in encoder.inputs)]
+        outputs = ["embedding", *encoder.frame_outputs, *(f"new_{name}" for name in encoder.inputs)]
         audio = torch.zeros(1, model.config.chunk_samples)
-        arguments = (audio, one - 1, *state.values())
+        arguments = (audio, delay, *state.values())
         _export(encoder, arguments, folder / name, ["audio", "delay", *encoder.inputs], outputs, packed)
-    decoder, state = DecoderGraph(model), model.init_state(1)
-    arguments = [torch.zeros(1, model.decoder.dim), one, one + 3, *state.cache.values()]
-    if model.reads:
-        arguments += [one, one, *state.cross.values()]
-    _export(
-        decoder,
-        tuple(arguments),
-        folder / "decoder.onnx",
-        decoder.inputs,
-        ["log_probs", *(f"new_cache.{name}" for name in decoder.cache)],
-        packed,
-    )
+    decoder, example = DecoderGraph(model), model.decoder.graph_inputs()
+    outputs = ["log_probs", *(f"new_{name}" for name in decoder.cache)]
+    _export(decoder, tuple(example.values()), folder / "decoder.onnx", decoder.inputs, outputs, packed)
 
 
 def _narrowed(model: ReaLLM, delay: int) -> ReaLLM:
     """The model with no more right context than label delays up to `delay` use; its weights are shared."""
     config = model.config
-    right = min(config.encoder.delayed_chunks, delay)
-    if right == config.encoder.delayed_chunks:
+    right = config.encoder.right_context[: delay + 1]
+    if right == config.encoder.right_context:
         return model
-    encoder = dataclasses.replace(config.encoder, delayed_chunks=right)
+    encoder = dataclasses.replace(config.encoder, right_context=right)
     narrowed = ReaLLM(dataclasses.replace(config, encoder=encoder))
     narrowed.load_state_dict(model.state_dict())
     return narrowed.eval()

@@ -1,4 +1,4 @@
-"""The alignment teacher: a full-context encoder with a CTC output (Graves et al., ICML 2006)."""
+"""A full-context encoder with a CTC output, the alignment teacher (Graves et al., ICML 2006)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ...audio import SAMPLE_RATE
 from ...errors import UserError
 from ..config import CTCConfig, build
 from .encoders import build_encoder
@@ -16,13 +17,13 @@ from .encoders.waveform import Layer
 BLANK = 3
 
 
-class CTCTeacher(nn.Module):
+class CTCModel(nn.Module):
     """Encoder, `head_layers` transformer layers, projection to the pieces; BLANK is id 3."""
 
     def __init__(self, config: CTCConfig):
         super().__init__()
         if not config.encoder.full_context:
-            raise UserError("ctc.encoder.full_context must be true: a teacher hears the whole utterance")
+            raise UserError("ctc.encoder.full_context must be true: the whole utterance is its context")
         self.config = config
         self.encoder = build_encoder(config.encoder, config.chunk_ms)
         self.head = nn.ModuleList(
@@ -31,7 +32,7 @@ class CTCTeacher(nn.Module):
         self.norm = nn.LayerNorm(self.encoder.dim)
         self.project = nn.Linear(self.encoder.dim, config.vocab_size)
         self.hop = self.encoder.chunk_samples // self.encoder.frames_per_chunk
-        self.frame_seconds = self.hop / 16000
+        self.frame_seconds = self.hop / SAMPLE_RATE
 
     def frame_lengths(self, lengths: Tensor) -> Tensor:
         """Samples to frames."""
@@ -56,8 +57,8 @@ class CTCTeacher(nn.Module):
         return log_probs[:, : int(count.max())], count
 
     @classmethod
-    def load(cls, folder: str | Path) -> CTCTeacher:
-        """A trained teacher from its run's folder (or the run's best/). Raises UserError."""
+    def load(cls, folder: str | Path) -> CTCModel:
+        """A trained model from its run's folder (or the run's best/). Raises UserError."""
         from safetensors.torch import load_file
 
         folder = best_of(folder)
@@ -66,7 +67,9 @@ class CTCTeacher(nn.Module):
             model = cls(config)
             model.load_state_dict(load_file(folder / "model.safetensors"))
         except (OSError, ValueError, RuntimeError) as err:
-            raise UserError(f"{folder} is not an alignment teacher: {str(err)[:200]}") from None
+            raise UserError(
+                f"{folder} is not a CTC model, which the alignment teacher is: {str(err)[:200]}"
+            ) from None
         return model.eval()
 
 

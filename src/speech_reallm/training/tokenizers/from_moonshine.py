@@ -1,6 +1,6 @@
-"""A tokenizer of the pieces that Moonshine's decoder knows: the part of Llama's vocabulary that English needs.
+"""A tokenizer of the pieces of Moonshine's decoder: the part of Llama's vocabulary that English needs.
 
-Ids in the published `tokenizer.bin` ("old" ids): 0 `<unk>`, 1 `<s>`, 2 `</s>`, 3 to 258 single bytes, then
+Ids in the published `tokenizer.json` ("old" ids): 0 `<unk>`, 1 `<s>`, 2 `</s>`, 3 to 258 single bytes, then
 merged pieces in the order in which BPE merges them, then single characters; from 32000 on special tokens.
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -18,32 +19,43 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 from ...errors import UserError
 from ...text import clean_cased
 from ...tokenizer import SPACE, Tokenizer
+from .texts import lines_of
 
 _FIRST_PIECE = 259
 _FIRST_SPECIAL = 32000
-# `<unk>`, `<s>`, `</s>`, `<blank>`; of blank the old vocabulary has no notion, the end of the text is nearest
+# `<unk>`, `<s>`, `</s>`, `<blank>`; blank is not in the old vocabulary, the end of the text is nearest
 _SPECIAL = (("<unk>", 0), ("<s>", 1), ("</s>", 2), ("<blank>", 2))
 _CHARACTERS = SPACE + "".join(map(chr, range(0x21, 0x7F)))
 
 
 def read_tokenizer(folder: str | Path) -> list[bytes]:
-    """The pieces of `folder`/tokenizer.bin, UTF-8, by old id. Raises UserError."""
-    path = Path(folder) / "tokenizer.bin"
+    """The pieces of `folder`/tokenizer.json, UTF-8, by published id. Raises UserError."""
+    path = Path(folder) / "tokenizer.json"
     try:
-        data = path.read_bytes()
+        data = json.loads(path.read_text(encoding="utf-8"))
+        known = dict(data["model"]["vocab"]) | {t["content"]: t["id"] for t in data["added_tokens"]}
+        # an id that no piece has stands for nothing
+        pieces = [b""] * (max(known.values()) + 1)
+        for piece, index in known.items():
+            pieces[index] = _bytes_of(piece)
     except OSError as err:
-        raise UserError(f"cannot read {path}: {err.strerror}") from None
-    pieces: list[bytes] = []
-    at = 0
-    while at < len(data):
-        length, at = data[at], at + 1
-        if length >= 128:
-            length, at = (data[at] if at < len(data) else 0) * 128 + length - 128, at + 1
-        pieces.append(data[at : at + length])
-        at += length
-    if at != len(data) or len(pieces) <= _FIRST_PIECE or pieces[1:3] != [b"<s>", b"</s>"]:
+        raise UserError(f"cannot read {path}: {err.strerror}{_advice(path.parent)}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise UserError(f"{path} is not a tokenizer of Moonshine's") from None
+    if len(pieces) <= _FIRST_PIECE or pieces[1:3] != [b"<s>", b"</s>"]:
         raise UserError(f"{path} is not a tokenizer of Moonshine's")
     return pieces
+
+
+def _bytes_of(piece: str) -> bytes:
+    """A piece of tokenizer.json; single bytes are spelled <0x00> to <0xFF>."""
+    match = re.fullmatch(r"<0x([0-9A-F]{2})>", piece)
+    return bytes([int(match[1], 16)]) if match else piece.encode()
+
+
+def _advice(folder: Path) -> str:
+    packed = (folder / "tokenizer.bin").is_file()
+    return "; convert the folder with recipes/tools/convert_moonshine.py" if packed else ""
 
 
 def old_ids(tokenizer: Tokenizer, folder: str | Path) -> list[int]:
@@ -66,7 +78,7 @@ def make_tokenizer(folder: str | Path, texts: Sequence[str], vocab: int, out: st
     Raises UserError.
     """
     known = _pieces(folder)
-    words = Counter(word for line in _lines(texts) for word in clean_cased(line).split())
+    words = Counter(word for line in lines_of(texts) for word in clean_cased(line).split())
     if not words:
         raise UserError("the texts hold no words")
     whole = _processor(known)
@@ -101,19 +113,6 @@ def _pieces(folder: str | Path) -> dict[str, int]:
         if (text := piece.decode("utf-8", errors="replace")) and text.replace(SPACE, "a").isprintable():
             known.setdefault(text, old)
     return known
-
-
-def _lines(paths: Iterable[str]) -> Iterator[str]:
-    for path in map(Path, paths):
-        try:
-            with path.open(encoding="utf-8", errors="replace") as lines:
-                for number, line in enumerate(lines, 1):
-                    try:
-                        yield json.loads(line)["text"] if path.suffix == ".jsonl" else line
-                    except (ValueError, KeyError, TypeError):
-                        raise UserError(f"{path}, line {number}: not a JSON object with `text`") from None
-        except OSError as err:
-            raise UserError(f"cannot read {path}: {err.strerror}") from None
 
 
 def _choose(known: dict[str, int], counts: Counter[str], size: int) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,24 +10,12 @@ import sentencepiece
 
 from ...errors import UserError
 from ...text import normalize_for_training
+from .texts import lines_of
 
 
 def sentences(paths: list[str]) -> Iterator[str]:
     """Normalised sentences of text files (a sentence a line) and of the `text` fields of .jsonl manifests."""
-    for name in paths:
-        path = Path(name)
-        try:
-            with path.open(encoding="utf-8", errors="replace") as lines:
-                for number, line in enumerate(lines, 1):
-                    if path.suffix == ".jsonl":
-                        try:
-                            line = json.loads(line)["text"]
-                        except (ValueError, KeyError, TypeError):
-                            raise UserError(f"{path}, line {number}: not a JSON object with `text`") from None
-                    if text := normalize_for_training(line):
-                        yield text
-        except OSError as err:
-            raise UserError(f"cannot read {path}: {err.strerror}") from None
+    return filter(None, map(normalize_for_training, lines_of(paths)))
 
 
 def train_tokenizer(paths: list[str], vocab: int, out: str | Path, threads: int = 2) -> None:

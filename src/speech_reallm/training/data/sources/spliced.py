@@ -1,8 +1,8 @@
 """Spliced speech: words of aligned recordings, joined in the order of new text.
 
-A decoder that hears few hours learns their sentences by heart. Here it hears other sentences: for each word of a
-text a stretch of encoder frames in which that word was said, by the same speaker where there is one, or else the
-stretches of its pieces. (Aligned data augmentation, Lam et al., Interspeech 2021, on cached encoder frames.)
+A decoder that is trained on few hours learns their sentences by heart. Here it is trained on other sentences: for each
+word of a text a stretch of encoder frames in which that word was spoken, by the same speaker where there is one, or
+else the stretches of its pieces. (Aligned data augmentation, Lam et al., Interspeech 2021, on cached encoder frames.)
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ import numpy as np
 from ....errors import UserError
 from ....text import normalize_for_training
 from ....tokenizer import SPACE, Tokenizer
-from ...align.alignment_file import spread
+from ...align.spans import spread
 from ..frame_cache import Entry, FrameCache
+from ..labels import Labels
+from .base import Example, Source
+from .cached_frames import CachedFrames
 
 PAUSE_PROB = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """Frames start ... end - 1 of an entry, the pieces said in them, and the frame (from start) in which each ends."""
+class SpeechUnit:
+    """Frames start ... end - 1 of an entry, the pieces spoken there, the frame (from start) in which each ends."""
 
     entry: int
     start: int
@@ -39,9 +42,9 @@ class Splicer:
     def __init__(self, cache: FrameCache, tokenizer: Tokenizer, texts: Sequence[str], frame_seconds: float):
         self.cache, self.tokenizer, self.frame_seconds = cache, tokenizer, frame_seconds
         self.words = _words(texts)
-        # by word or piece: for every speaker, where it was said
-        self.said: dict[str, dict[str, list[Segment]]] = {}
-        self.pauses: list[Segment] = []
+        # by word or piece: for every speaker, where it was spoken
+        self.units: dict[str, dict[str, list[SpeechUnit]]] = {}
+        self.pauses: list[SpeechUnit] = []
         self.weights: dict[str, float] = {}
         for number, entry in enumerate(cache.entries):
             self._index(number, entry)
@@ -60,33 +63,33 @@ class Splicer:
             if i == len(peaks) or (peaks[i].symbol.startswith(SPACE) and group):
                 if group:
                     word = "".join(peaks[j].symbol for j in group).removeprefix(SPACE)
-                    segment = self._segment(number, entry, peaks, wide, group)
-                    if segment.start - last_end >= 5:
-                        self.pauses.append(Segment(number, last_end, segment.start))
-                    last_end = segment.end
-                    self.said.setdefault(word, {}).setdefault(speaker, []).append(segment)
+                    unit = self._unit(number, entry, peaks, wide, group)
+                    if unit.start - last_end >= 5:
+                        self.pauses.append(SpeechUnit(number, last_end, unit.start))
+                    last_end = unit.end
+                    self.units.setdefault(word, {}).setdefault(speaker, []).append(unit)
                     self.weights[speaker] = self.weights.get(speaker, 0.0) + 1
                     for j in group:
-                        piece = self._segment(number, entry, peaks, wide, [j])
+                        piece = self._unit(number, entry, peaks, wide, [j])
                         key = SPACE + peaks[j].symbol  # told from a word of the same letters
-                        self.said.setdefault(key, {}).setdefault(speaker, []).append(piece)
+                        self.units.setdefault(key, {}).setdefault(speaker, []).append(piece)
                 group = []
             if i < len(peaks):
                 group.append(i)
 
-    def _segment(self, number: int, entry: Entry, peaks: list, wide: list, group: list[int]) -> Segment:
+    def _unit(self, number: int, entry: Entry, peaks: list, wide: list, group: list[int]) -> SpeechUnit:
         def frame(seconds: float) -> int:
             return round(seconds / self.frame_seconds)
 
         first, last = wide[group[0]], wide[group[-1]]
-        start = min(frame(first.start), entry.own - 1)
-        end = min(max(frame(last.start + last.duration), start + 1), entry.own)
+        start = min(frame(first.start), entry.speech_frames - 1)
+        end = min(max(frame(last.start + last.duration), start + 1), entry.speech_frames)
         ends = (frame(peaks[j].start + peaks[j].duration) - start for j in group)
         pieces = tuple(self.tokenizer.id(peaks[j].symbol) for j in group)
-        return Segment(number, start, end, pieces, tuple(min(max(e, 1), end - start) for e in ends))
+        return SpeechUnit(number, start, end, pieces, tuple(min(max(e, 1), end - start) for e in ends))
 
-    def _find(self, key: str, speaker: str, rng: np.random.Generator) -> Segment | None:
-        by_speaker = self.said.get(key)
+    def _find(self, key: str, speaker: str, rng: np.random.Generator) -> SpeechUnit | None:
+        by_speaker = self.units.get(key)
         if not by_speaker:
             return None
         found = by_speaker.get(speaker)
@@ -95,8 +98,8 @@ class Splicer:
             found = by_speaker[others[rng.integers(len(others))]]
         return found[rng.integers(len(found))]
 
-    def _say(self, word: str, speaker: str, rng: np.random.Generator) -> list[Segment]:
-        """Segments in which the word is said; none where one of its pieces was never said."""
+    def _find_word(self, word: str, speaker: str, rng: np.random.Generator) -> list[SpeechUnit]:
+        """Units in which the word is spoken; none where one of its pieces never is."""
         whole = self._find(word, speaker, rng)
         if whole is not None:
             return [whole]
@@ -106,38 +109,66 @@ class Splicer:
     def utterance(
         self, seconds: float, rng: np.random.Generator
     ) -> tuple[np.ndarray, list[int], list[float]]:
-        """Frames float16 [T, D] of about `seconds`, the pieces said in them and the times (s) at which they end."""
+        """Frames float16 [T, D] of about `seconds`, the pieces spoken in them and the times (s) at which they end."""
         speaker = self.speakers[rng.choice(len(self.speakers), p=self.chances)]
         at = int(rng.integers(len(self.words)))
-        chosen: list[Segment] = []
+        chosen: list[SpeechUnit] = []
         if self.pauses and rng.random() < 0.5:
             chosen.append(self.pauses[rng.integers(len(self.pauses))])
         total, wanted = 0, seconds / self.frame_seconds
         while total < wanted:
-            said = self._say(self.words[at % len(self.words)], speaker, rng)
+            spoken = self._find_word(self.words[at % len(self.words)], speaker, rng)
             at += 1
-            if not said:
+            if not spoken:
                 if total:  # the sentence must not have a hole
                     break
                 continue
-            chosen += said
-            total += sum(s.end - s.start for s in said)
+            chosen += spoken
+            total += sum(s.end - s.start for s in spoken)
             if self.pauses and rng.random() < PAUSE_PROB:
                 chosen.append(self.pauses[rng.integers(len(self.pauses))])
         frames, pieces, ends, offset = [], [], [], 0
-        for segment in chosen:
-            stretch = self.cache.read(self.cache.entries[segment.entry])[segment.start : segment.end]
+        for unit in chosen:
+            stretch = self.cache.read(self.cache.entries[unit.entry])[unit.start : unit.end]
             frames.append(stretch)
-            pieces += segment.pieces
-            ends += [(offset + e) * self.frame_seconds for e in segment.ends]
+            pieces += unit.pieces
+            ends += [(offset + e) * self.frame_seconds for e in unit.ends]
             offset += len(stretch)
         return np.concatenate(frames), pieces, ends
 
     def silence(self, frames: int, rng: np.random.Generator) -> np.ndarray:
         """Frames [frames, D] of the silence that follows every cached utterance, repeated as need be."""
         entry = self.cache.entries[rng.integers(len(self.cache.entries))]
-        tail = self.cache.read(entry)[entry.own :]
-        return np.resize(tail, (frames, tail.shape[1]))
+        flush = self.cache.read(entry)[entry.speech_frames :]
+        return np.resize(flush, (frames, flush.shape[1]))
+
+
+class SplicedSource(Source):
+    """Spliced utterances, about as long as those of another source's batches."""
+
+    def __init__(self, splicer: Splicer, like: CachedFrames, flush_chunks: int):
+        """like: the source whose batches are imitated. flush_chunks: chunks of silence after each utterance."""
+        self.splicer, self.like, self.flush_chunks, self.seed = splicer, like, flush_chunks, like.seed
+
+    def steps(self, epoch: int) -> int:
+        return self.like.steps(epoch)
+
+    def load(self, epoch: int, number: int, rng: np.random.Generator) -> list[Example]:
+        entries, per = self.like.cache.entries, self.like.cache.frames_per_chunk
+        seconds = [sum(entries[i].seconds for i in indices) for indices in self.like.plan(epoch)[number]]
+        examples = []
+        for wanted in seconds[self.like.rank :: self.like.world_size]:
+            frames, pieces, ends = self.splicer.utterance(wanted, rng)
+            chunks = -(-len(frames) // per)
+            silence = self.splicer.silence((chunks + self.flush_chunks) * per - len(frames), rng)
+            examples.append(
+                Example(
+                    frames=np.concatenate((frames, silence)),
+                    labels=Labels(pieces=pieces, ends=ends),
+                    chunks=chunks,
+                )
+            )
+        return examples
 
 
 def _words(texts: Sequence[str]) -> list[str]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..layers.attention import MASKED, SelfAttention, Turn, rotary, rotate
+from ..layers.attention import MASKED, SelfAttention
+from ..layers.rotary import Rotation, rotary, rotate
 
 # chunks whose past is computed together in forward(): more means larger matrix products, and more masked work
 GROUP = 4
@@ -60,13 +61,13 @@ class BlockAttention(SelfAttention):
         group = min(GROUP, chunks)
         many = -(-chunks // group)
         short, rows = many * group - chunks, batch * many
-        index = torch.arange(chunks, device=x.device)[:, None] * self.frames + torch.arange(
+        index = torch.arange(chunks, device=x.device)[:, None] * self.frames_per_chunk + torch.arange(
             size, device=x.device
         )
         q, k, v = self._split(x)
         cos, sin = rotary(index, self.rotary_dims)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        q = q[:, :, : self.frames] if final else q
+        q = q[:, :, : self.frames_per_chunk] if final else q
 
         def blocks(t: Tensor) -> Tensor:  # -> [rows, H, group, T, d]
             t = F.pad(t.flatten(3), (0, 0, 0, 0, 0, short)).reshape(
@@ -77,10 +78,18 @@ class BlockAttention(SelfAttention):
         def pasts(
             t: Tensor,
         ) -> Tensor:  # -> [rows, H, (left + group - 1) F, d], of the chunks before each of a group
-            t = t[:, : chunks - 1 or 1, : self.frames].flatten(3).flatten(1, 2)
-            reach = (self.left + group - 1) * self.frames
-            t = F.pad(t, (0, 0, self.left * self.frames, (many * group - 1) * self.frames - t.shape[1]))
-            t = t.unfold(1, reach, group * self.frames).transpose(2, 3)
+            t = t[:, : chunks - 1 or 1, : self.frames_per_chunk].flatten(3).flatten(1, 2)
+            reach = (self.left + group - 1) * self.frames_per_chunk
+            t = F.pad(
+                t,
+                (
+                    0,
+                    0,
+                    self.left * self.frames_per_chunk,
+                    (many * group - 1) * self.frames_per_chunk - t.shape[1],
+                ),
+            )
+            t = t.unfold(1, reach, group * self.frames_per_chunk).transpose(2, 3)
             return t.reshape(rows, reach, self.heads, self.head_dim).transpose(1, 2)
 
         q = blocks(q) * self.head_dim**-0.5
@@ -102,7 +111,7 @@ class BlockAttention(SelfAttention):
         key = torch.arange(self.left + group - 1, device=device)[None, None, :]
         absolute = torch.arange(many, device=device)[:, None, None] * group + key - self.left
         seen = (key >= query) & (key < query + self.left) & (absolute >= 0) & (absolute < chunks)
-        mask = torch.where(seen, 0.0, MASKED).to(like.dtype).repeat_interleave(self.frames, 2)
+        mask = torch.where(seen, 0.0, MASKED).to(like.dtype).repeat_interleave(self.frames_per_chunk, 2)
         return mask.repeat(batch, 1, 1)[:, None, :, None]
 
     def init_state(self, batch: int) -> dict[str, Tensor]:
@@ -112,7 +121,7 @@ class BlockAttention(SelfAttention):
         copies neither.
         """
         assert self.left is not None
-        past = self.left * self.frames
+        past = self.left * self.frames_per_chunk
         return {
             "k": torch.zeros(batch, self.heads, self.head_dim, past),
             "v": torch.zeros(batch, self.heads, past, self.head_dim),
@@ -122,7 +131,7 @@ class BlockAttention(SelfAttention):
         self,
         x: Tensor,
         mask: Tensor,
-        turn: Turn,
+        rotation: Rotation,
         chunk: Tensor,
         state: dict[str, Tensor],
         final: bool = False,
@@ -135,13 +144,13 @@ class BlockAttention(SelfAttention):
         # reshaped with sizes that are known: ONNX would compute others anew in every layer
         size, heads, d = x.shape[1], self.heads, self.head_dim
         both, v = self.qkv(x).split((2 * self.dim, self.dim), -1)
-        q, k = turn(both).split(self.dim, -1)
-        final_k, final_v = (select(t, 1, chunk).reshape(-1, self.frames, heads, d) for t in (k, v))
+        q, k = rotation(both).split(self.dim, -1)
+        final_k, final_v = (select(t, 1, chunk).reshape(-1, self.frames_per_chunk, heads, d) for t in (k, v))
         new = {"k": final_k.permute(0, 2, 3, 1), "v": final_v.transpose(1, 2)}
         k = k.reshape(-1, size, heads, d).permute(0, 2, 3, 1)
         v = v.reshape(-1, size, heads, d).transpose(1, 2)
         if final:
-            q, size = select(q, 1, chunk), self.frames
+            q, size = select(q, 1, chunk), self.frames_per_chunk
         q = q.reshape(-1, size, heads, d).transpose(1, 2) * d**-0.5
         past = torch.matmul(q, state["k"])
         weights = torch.softmax(torch.cat((past, torch.matmul(q, k)), -1) + mask, -1)

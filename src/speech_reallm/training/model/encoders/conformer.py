@@ -17,15 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ....audio import SAMPLE_RATE
 from ....errors import UserError
-from ...config import SAMPLE_RATE, EncoderConfig
-from ..layers.attention import ChunkAttention
+from ...config import EncoderConfig
+from .chunk_attention import ChunkAttention
 from .features import HOP, PAST, LogMel
 
 # about the mean and standard deviation of log-mel over speech, so that what enters is near N(0, 1)
 MEL_MEAN, MEL_SCALE = -7.0, 4.0
 
-State = dict[str, Tensor]
+EncoderState = dict[str, Tensor]
 
 
 class Subsampling(nn.Module):
@@ -49,11 +50,11 @@ class Subsampling(nn.Module):
             incoming, bins = channels, (bins + 1) // 2
         self.out = nn.Linear(channels * bins, dim)
 
-    def init_state(self, batch: int) -> State:
+    def init_state(self, batch: int) -> EncoderState:
         """The last frame that entered each stage; zeros are the padding of the first."""
         return {f"frame{i}": torch.zeros(batch, c, 1, bins) for i, (c, bins) in enumerate(self.shapes)}
 
-    def step(self, mel: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, mel: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
         """mel [B, T, bins], T a multiple of the factor -> [B, T / factor, D], new state."""
         x, new = mel.unsqueeze(1), {}
         for i, conv in enumerate(self.convs):
@@ -150,18 +151,18 @@ class Block(nn.Module):
         x = x + self.dropout(self.attention.forward_full(self.norm(x), valid))
         return self.finish(x + self.convolution(x, valid))
 
-    def init_state(self, batch: int) -> State:
+    def init_state(self, batch: int) -> EncoderState:
         state = self.attention.init_state(batch)
         if self.attention.lookahead:
             # the residual of the chunk whose attention waits for the next chunk
-            state["residual"] = torch.zeros(batch, self.attention.frames, self.attention.dim)
+            state["residual"] = torch.zeros(batch, self.attention.frames_per_chunk, self.attention.dim)
         state["conv"] = torch.zeros(batch, self.convolution.past, self.attention.dim)
         return state
 
-    def step(self, x: Tensor, index: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+    def step(self, x: Tensor, index: Tensor, state: EncoderState) -> tuple[Tensor, Tensor, EncoderState]:
         """x [B, F, D] of chunk index [B] -> output, its chunk index, new state."""
         x = x + 0.5 * self.before(x)
-        y, new = self.attention.step(self.norm(x), index, self.attention.turn(index), state)
+        y, new = self.attention.step(self.norm(x), index, self.attention.rotation(index), state)
         if self.attention.lookahead:
             new["residual"] = x
             x, index = state["residual"], index - 1
@@ -232,7 +233,7 @@ class ConformerEncoder(nn.Module):
             x = layer(x)
         return x.flatten(1, 2)
 
-    def init_state(self, batch: int) -> State:
+    def init_state(self, batch: int) -> EncoderState:
         """All zeros. `chunk` counts the steps taken.
 
         Raises ValueError for a full-context encoder, which does not stream.
@@ -248,18 +249,22 @@ class ConformerEncoder(nn.Module):
         """Modules with a state of their own, by the prefix of its names."""
         return {"subsampling": self.subsampling} | {f"layer{i}": layer for i, layer in enumerate(self.layers)}
 
-    def shift(self, delay: int) -> int:
+    def frame_offset(self, delay: int) -> int:
         """The frames come no later with a delay."""
         return 0
 
     # of its state all is replaced by a step
     rings: tuple[str, ...] = ()
 
-    def advance(self, audio: Tensor, state: State, delay: Tensor | None = None) -> tuple[Tensor, State]:
+    def advance(
+        self, audio: Tensor, state: EncoderState, delay: Tensor | None = None
+    ) -> tuple[Tensor, EncoderState]:
         """step(), for those that write rings themselves: here there are none."""
         return self.step(audio, state, delay)
 
-    def step(self, audio: Tensor, state: State, delay: Tensor | None = None) -> tuple[Tensor, State]:
+    def step(
+        self, audio: Tensor, state: EncoderState, delay: Tensor | None = None
+    ) -> tuple[Tensor, EncoderState]:
         """audio [B, S] -> frames [B, F, D] of the chunk lookahead_chunks ago, whatever the delay, new state."""
         window, index = torch.cat((state["audio"], audio), dim=1), state["chunk"]
         new = {"chunk": index + 1, "audio": window[:, -PAST:]}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...config import SAMPLE_RATE
+from ....audio import SAMPLE_RATE
 
 HOP = 160
 WINDOW = 400

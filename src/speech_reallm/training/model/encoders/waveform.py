@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...config import SAMPLE_RATE, EncoderConfig
-from ..layers.attention import MASKED, Turn, rotary
+from ....audio import SAMPLE_RATE
+from ...config import EncoderConfig
+from ..layers.attention import MASKED
+from ..layers.rotary import Rotation, rotary
 from .block_attention import BlockAttention, blocks_of, select, write_ring
 
 HOP = 384
@@ -89,13 +91,13 @@ class Layer(nn.Module):
         self,
         x: Tensor,
         mask: Tensor,
-        turn: Turn,
+        rotation: Rotation,
         chunk: Tensor,
         state: dict[str, Tensor],
         final: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See BlockAttention.step."""
-        y, new = self.attention.step(self.norm1(x), mask, turn, chunk, state, final)
+        y, new = self.attention.step(self.norm1(x), mask, rotation, chunk, state, final)
         if final:
             x = select(x, 1, chunk)
         return self.feed_forward(x + y), new
@@ -205,9 +207,9 @@ class WaveformEncoder(nn.Module):
 
     # -- the two forms
 
-    def shift(self, delay: int) -> int:
-        """Chunks of right context more than without delay; so many chunks later come the frames."""
-        return min(delay, self.config.delayed_chunks)
+    def frame_offset(self, delay: int) -> int:
+        """Chunks of right context more than without label delay; so many chunks later come the frames."""
+        return self.config.right_context_at(delay) - self.config.right_context[0]
 
     def forward(
         self,
@@ -218,7 +220,9 @@ class WaveformEncoder(nn.Module):
     ) -> Tensor:
         """audio [B, (C + A) * S] in [-1, 1] -> frames [B, C * F, D], A = lookahead_chunks.
 
-        delay: that of the streams, in chunks; the first shift(delay) chunks of frames are zeros, the audio then begins.
+        delay: the streams' label delay, in chunks; the first frame_offset(delay) chunks of frames are zeros, then
+            the audio
+        begins.
         `lengths` [B] (samples) is used by full-context encoders alone: what lies beyond is not attended to.
         `augment` masks the frames [B, T, D] that enter the transformer (SpecAugment, in training).
         """
@@ -235,16 +239,16 @@ class WaveformEncoder(nn.Module):
             return self.norm(x)
         x = self._front(audio)
         x = augment(x.flatten(1, 2)).reshape(x.shape) if augment else x
-        shift = self.shift(delay)
-        x = blocks_of(x, self.lookahead_chunks + shift)
+        offset = self.frame_offset(delay)
+        x = blocks_of(x, self.lookahead_chunks + offset)
         for layer in self.layers:
             x = layer(x, final=layer is self.layers[-1])
-        return F.pad(self.norm(x).flatten(1, 2), (0, 0, shift * self.frames_per_chunk, 0))
+        return F.pad(self.norm(x).flatten(1, 2), (0, 0, offset * self.frames_per_chunk, 0))
 
     @property
     def _most(self) -> int:
         """Chunks of right context at most."""
-        return self.lookahead_chunks + self.config.delayed_chunks
+        return self.config.right_context[-1]
 
     def init_state(self, batch: int) -> dict[str, Tensor]:
         """All zeros. `chunk` counts the steps taken; `recent` is what entered the transformer last.
@@ -272,7 +276,7 @@ class WaveformEncoder(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """audio [B, S], delay [B] (0 for None) -> frames [B, F, D], new state.
 
-        The frames are those of the chunk lookahead_chunks + shift(delay) ago, zeros where there is none.
+        The frames are those of the chunk lookahead_chunks + frame_offset(delay) ago, zeros where there is none.
         """
         frames, new = self.advance(audio, state, delay)
         left = max(self.config.left_chunks or 0, 1)
@@ -312,8 +316,9 @@ class WaveformEncoder(nn.Module):
             new["recent"] = x[:, per:]
         if delay is None:
             delay = torch.zeros_like(state["chunk"])
-        # the block is the last chunks that came; with less right context its first ones are not attended to
-        first = self.config.delayed_chunks - delay.clamp(max=self.config.delayed_chunks)
+        # the block is the last chunks received; with less right context its first ones are not attended to
+        extra = len(self.config.right_context) - 1
+        first = extra - delay.clamp(max=extra)
         index = state["chunk"] - self._most + first
         slot = torch.arange(count, device=x.device)
         left = self.config.left_chunks
@@ -325,14 +330,14 @@ class WaveformEncoder(nn.Module):
         chunk = first[:, None] * per + torch.arange(per, device=x.device)
         frame = (state["chunk"] - self._most)[:, None] * per + torch.arange(count * per, device=x.device)
         attention = self.layers[0].attention
-        turn = Turn(*rotary(frame, attention.rotary_dims), attention.head_dim)
+        rotation = Rotation(*rotary(frame, attention.rotary_dims), attention.head_dim)
         for i, layer in enumerate(self.layers):
             mine = (
                 {name: state[f"layer{i}.{name}"] for name in "kv"}
                 if left
                 else layer.attention.init_state(len(x))
             )
-            x, written = layer.step(x, mask, turn, chunk, mine, final=layer is self.layers[-1])
+            x, written = layer.step(x, mask, rotation, chunk, mine, final=layer is self.layers[-1])
             if left:
                 new |= {f"layer{i}.{name}": value for name, value in written.items()}
         return torch.where((index >= 0)[:, None, None], self.norm(x), 0.0), new

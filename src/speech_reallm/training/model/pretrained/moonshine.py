@@ -1,6 +1,6 @@
-"""Published Moonshine weights (Jeffries et al., arXiv 2410.15608) as those of our encoder and of a reading decoder.
+"""Published Moonshine weights (Jeffries et al., arXiv 2410.15608) as ours, encoder and cross-attending decoder.
 
-Both conversions are exact. Theirs turns neighbouring pairs of a head's dimensions, ours i with i + r / 2: rows are
+Both conversions are exact. Theirs rotates neighbouring pairs of a head's dimensions, ours i with i + r / 2: rows are
 reordered. Their decoder subtracts means in its normalisations: here whatever writes into the residual stream writes
 with mean zero instead, so that RMS normalisation gives the same.
 """
@@ -18,20 +18,11 @@ from ....tokenizer import END, START
 
 
 def load_moonshine(folder: str | Path, rows: Sequence[int] | None = None) -> dict[str, Tensor]:
-    """Weights by our names: `encoder.*` of WaveformEncoder and, with `rows`, `decoder.*` of LlamaDecoder.
+    """Weights by our names: `encoder.*` of WaveformEncoder and, with `rows`, `decoder.*` of CrossAttentionDecoder.
 
-    Reads model.safetensors, or model.u8.safetensors (8-bit steps: value = lo + step * q). rows: the published id of
-    each piece of our vocabulary.
+    folder: with model.safetensors as Hugging Face has it. rows: the published id of each piece of our vocabulary.
     """
-    packed_file, plain_file = Path(folder) / "model.u8.safetensors", Path(folder) / "model.safetensors"
-    raw = load_file(plain_file if plain_file.exists() else packed_file)
-    full = {}
-    for name, value in raw.items():
-        if name.endswith(".q"):
-            lo, step = raw[name[:-2] + ".lo_step"]
-            full[name[:-2]] = lo + step * value.float()
-        elif not name.endswith(".lo_step"):
-            full[name] = value.float()
+    full = {name: value.float() for name, value in load_file(Path(folder) / "model.safetensors").items()}
     result = {f"encoder.{k}": v for k, v in _encoder(_below(full, "model.encoder.")).items()}
     if rows is not None:
         result |= {f"decoder.{k}": v for k, v in _decoder(_below(full, "model.decoder."), rows).items()}
@@ -43,7 +34,7 @@ def _below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _reorder(weight: Tensor, heads: int = 8, fraction: float = 0.9) -> Tensor:
-    """Rows of a published query or key projection in our order: even ones, odd ones, those that do not turn."""
+    """Rows of a published query or key projection in our order: even ones, odd ones, those that do not rotate."""
     rows = weight.unflatten(0, (heads, -1))
     rotary = int(rows.shape[1] * fraction) // 2 * 2
     return torch.cat((rows[:, 0:rotary:2], rows[:, 1:rotary:2], rows[:, rotary:]), dim=1).flatten(0, 1)
@@ -87,10 +78,10 @@ def _encoder(source: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _decoder(source: dict[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
     table = source["embed_tokens.weight"][torch.as_tensor(rows)]
-    # one table embeds and answers there; its means count in the answers
+    # one table embeds and predicts there; its means count in the predictions
     head = table.clone()
     if list(rows).count(rows[END]) > 1:
-        # BLANK is what the end of the text was (from_moonshine.py); now that is answered as little as the beginning
+        # BLANK is what the end of the text was (from_moonshine.py); now that is predicted as rarely as the beginning
         head[END] = table[START]
     result = {"embed.weight": _centred(table.T).T, "head.weight": head, "norm.weight": source["norm.weight"]}
     for i in range(_layers(source)):
@@ -106,11 +97,11 @@ def _decoder(source: dict[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor
             ours + "k.weight": _reorder(source[own + "k_proj.weight"]),
             ours + "v.weight": source[own + "v_proj.weight"],
             ours + "out.weight": _centred(source[own + "o_proj.weight"]),
-            ours + "norm_frames.weight": source[theirs + "post_attention_layernorm.weight"],
-            ours + "frames.q.weight": source[other + "q_proj.weight"],
-            ours + "frames.k.weight": source[other + "k_proj.weight"],
-            ours + "frames.v.weight": source[other + "v_proj.weight"],
-            ours + "frames.out.weight": _centred(source[other + "o_proj.weight"]),
+            ours + "norm_cross_attention.weight": source[theirs + "post_attention_layernorm.weight"],
+            ours + "cross_attention.q.weight": source[other + "q_proj.weight"],
+            ours + "cross_attention.k.weight": source[other + "k_proj.weight"],
+            ours + "cross_attention.v.weight": source[other + "v_proj.weight"],
+            ours + "cross_attention.out.weight": _centred(source[other + "o_proj.weight"]),
             ours + "norm2.weight": source[theirs + "final_layernorm.weight"],
             ours + "up.weight": up,
             ours + "up.bias": up_bias,

@@ -1,0 +1,51 @@
+"""The one reader of JSON lines."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Line numbers and lines of a text file in UTF-8, gzipped where its name ends in .gz; blank ones are left out.
+
+    Raises UserError for a file that cannot be read, is damaged or is not UTF-8.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+    except (EOFError, zlib.error):
+        raise UserError(f"{path} is damaged or ends early; make it again") from None
+    except OSError as err:
+        raise UserError(f"cannot read {path}: {err.strerror or err}") from None
+
+
+def json_object(line: str) -> dict[str, Any]:
+    """The object of one line. Raises ValueError saying what is wrong."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as err:
+        raise ValueError(f"not JSON ({err.msg} at column {err.colno})") from None
+    if not isinstance(row, dict):
+        raise ValueError("expected a JSON object")
+    return row
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers and objects of a file of JSON lines. Raises UserError naming file and line."""
+    for number, line in text_lines(path):
+        try:
+            yield number, json_object(line)
+        except ValueError as err:
+            raise UserError(f"{path}, line {number}: {err}") from None

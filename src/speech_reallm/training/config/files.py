@@ -1,0 +1,114 @@
+"""Training files: YAML with `extends`, `variables` and changes from the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...errors import UserError
+from .presets import with_preset
+from .reader import build, merge, to_dict
+
+T = TypeVar("T")
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The plain data of a training file.
+
+    `extends: FILE`, a path from the file's own folder, names one that this file says the differences from. `${NAME}`
+    in a string is the environment's NAME, or else what the mapping `variables` gives. Raises UserError for an
+    unreadable or malformed file, for files that extend each other in a circle, and for a variable that nothing gives.
+    """
+    data = _extended(Path(path), ())
+    if not isinstance(data, dict):
+        return data
+    variables = data.pop("variables", {})
+    if not isinstance(variables, dict):
+        raise UserError(f"{path}: variables: expected a mapping of names to values")
+    known = {str(name): str(value) for name, value in variables.items()} | dict(os.environ)
+    return _substituted(data, known, path)
+
+
+def _extended(path: Path, within: tuple[Path, ...]) -> Any:
+    """within: the files that extend this one."""
+    data = _plain(path)
+    if not isinstance(data, dict) or "extends" not in data:
+        return data
+    base = data.pop("extends")
+    if not isinstance(base, str):
+        raise UserError(f"{path}: extends: expected a file, got {base!r}")
+    if path.resolve() in within:
+        raise UserError(f"{path} extends itself")
+    return merge(_extended(path.parent / base, (*within, path.resolve())), data)
+
+
+def _plain(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise UserError(f"cannot read {path}: {err.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(err).split())[:200]}") from None
+
+
+def _substituted(value: Any, known: dict[str, str], path: str | Path) -> Any:
+    if isinstance(value, dict):
+        return {k: _substituted(v, known, path) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_substituted(v, known, path) for v in value]
+    if not isinstance(value, str):
+        return value
+
+    def one(match: re.Match[str]) -> str:
+        if match[1] not in known:
+            raise UserError(
+                f"{path}: ${{{match[1]}}} has no value: set the environment variable {match[1]}, or `variables`"
+            )
+        return known[match[1]]
+
+    return _VARIABLE.sub(one, value)
+
+
+def read_config(path: str | Path, kinds: dict[str, type[T]], changes: Sequence[str] = ()) -> T:
+    """The configuration of a training file, of the class in `kinds` that its `task` names.
+
+    changes: `a.b=value` each, values in YAML. Raises UserError.
+    """
+    data = read_yaml(path)
+    try:
+        task = data.get("task") if isinstance(data, dict) else None
+        if not isinstance(task, str) or task not in kinds:
+            raise UserError(f"task: {task!r} is not one of {', '.join(kinds)}")
+        if isinstance(data.get("model"), dict):
+            data["model"] = with_preset(data["model"])
+        config = build(kinds[task], data)
+    except UserError as err:
+        raise UserError(f"{path}: {err}") from None
+    return build(kinds[task], changed(to_dict(config), changes)) if changes else config
+
+
+def changed(data: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """The plain data with `a.b=value` each put in. Raises UserError for a key that there is not."""
+    import yaml
+
+    for item in changes:
+        key, _, value = item.partition("=")
+        node: Any = data
+        *parents, last = key.split(".")
+        for name in parents:
+            node = node.get(name) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            raise UserError(f"--set {item}: no such key")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set {item}: the value is not valid YAML") from None
+        # YAML reads 1e-4 as a string
+        node[last] = float(parsed) if isinstance(parsed, str) and isinstance(node[last], float) else parsed
+    return data
