@@ -19,7 +19,7 @@ import pytest
 from fake_model import speech
 from serving import PATIENCE, Running, open_socket, pcm, say
 from test_serve_plain import AUDIO, events_of
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from speech_reallm import Recognizer
 from speech_reallm.cli import main as cli
@@ -215,3 +215,41 @@ def test_a_person_at_a_terminal_is_greeted(model_folder: Path, tmp_path: Path) -
 def test_a_log_file_that_cannot_be_written(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["serve", "--model", str(model_folder), "--log-file", "/nowhere/at/all.log"]) == 2
     assert "--log-file" in capsys.readouterr().err
+
+
+def test_a_session_is_a_span(start: Callable[..., Running]) -> None:
+    memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
+    from speech_reallm.serve.tracing import OpenTelemetry
+
+    exporter = memory.InMemorySpanExporter()
+    server = start()
+    server.service.tracing = OpenTelemetry(exporter)
+    with server.socket() as client:
+        assert say(client, AUDIO)[1] == 1000
+    with contextlib.suppress(ConnectionClosed), server.socket() as client:
+        client.receive()
+        client.send("{")
+        client.rest()
+    server.stop()
+    spans = exporter.get_finished_spans()
+    assert [span.name for span in spans] == ["session stream"] * 2
+    assert [span.attributes["reallm.end"] for span in spans] == ["ok", "bad_message"]
+    assert spans[0].attributes["reallm.audio_seconds"] == pytest.approx(6)
+    assert [event.name for event in spans[0].events] == ["first word"] and not spans[1].events
+    assert not server.service._spans
+    # what was said is nobody's business
+    assert not any(word in str(span.attributes) for span in spans for word in ("text", "transcript"))
+
+
+def test_no_traces_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from speech_reallm.serve import tracing
+
+    for name in tracing._ENDPOINTS:
+        monkeypatch.delenv(name, raising=False)
+    assert isinstance(tracing.set_up(), tracing._Nothing)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(UserError, match="extra tracing"):
+        tracing.set_up()

@@ -49,6 +49,7 @@ def make_app(recognizer: Recognizer, settings: Settings | None = None) -> Starle
             yield
         finally:
             watcher.cancel()
+            await asyncio.to_thread(service.tracing.close)
             await service.batcher.stop()
 
     routes = [

@@ -14,8 +14,9 @@ from starlette.websockets import WebSocket
 
 from .. import __version__
 from ..audio import MAX_RATE, MIN_RATE
-from ..events import Event, Final
+from ..events import Event, Final, Partial
 from ..recognizer import Recognizer
+from . import tracing
 from .batcher import Batcher, Session
 from .guard import Guard
 from .metrics import Metrics
@@ -33,6 +34,8 @@ class Service:
         self.started = time.monotonic()
         self.metrics = Metrics()
         self.guard = Guard(settings)
+        self.tracing = tracing.set_up()
+        self._spans: dict[str, tracing.SessionSpan] = {}
         self.batcher = Batcher(recognizer, settings, self.metrics)
 
     def check(self, request: HTTPConnection) -> None:
@@ -85,6 +88,7 @@ class Service:
             "session opened",
             extra={"session": session.id, "kind": session.kind, "client": client, "rate": options.rate},
         )
+        span = self._spans[session.id] = self.tracing.session(session.id, session.kind, options.rate)
         try:
             yield
         except Gone:
@@ -101,18 +105,23 @@ class Service:
             code = session.stopped.code if session.stopped else "ok"
             if session.stopped:
                 self.metrics.failed.labels(code).inc()
+            seconds, taken = time.monotonic() - session.opened, audio() if audio else session.seconds
+            span.end(code, audio_seconds=taken)
+            self._spans.pop(session.id, None)
             log.info(
                 "session closed",
                 extra={
                     "session": session.id,
                     "code": code,
-                    "seconds": round(time.monotonic() - session.opened, 3),
-                    "audio": round(audio() if audio else session.seconds, 3),
+                    "seconds": round(seconds, 3),
+                    "audio": round(taken, 3),
                 },
             )
 
     def note_sent(self, session: Session, event: Event) -> None:
         """An event has gone to the client."""
+        if isinstance(event, Partial) and (span := self._spans.get(session.id)):
+            span.first_word()
         if self.settings.log_transcripts and isinstance(event, Final):
             log.info("final", extra={"session": session.id, "text": event.text, "start": event.start})
 
