@@ -32,7 +32,9 @@ if TYPE_CHECKING:
         Transcript,
         Word,
     )
+    from .options import StreamOptions
     from .recognizer import Recognizer
+    from .sources import AudioSource
     from .stream import Stream
 
 # imported when first used: `import speech_reallm` costs nothing
@@ -48,10 +50,13 @@ _EXPORTS = {
     "Event": "events",
     "Word": "events",
     "Transcript": "events",
+    "StreamOptions": "options",
+    "AudioSource": "sources",
     "UserError": "errors",
 }
 
 __all__ = [
+    "AudioSource",
     "Endpoint",
     "EndpointProposed",
     "EndpointRetracted",
@@ -61,6 +66,7 @@ __all__ = [
     "Recognizer",
     "SpeechStarted",
     "Stream",
+    "StreamOptions",
     "Transcript",
     "UserError",
     "Word",

@@ -12,6 +12,7 @@ import numpy as np
 from .errors import UserError
 from .events import Event, Final, Transcript
 from .media import open_audio
+from .options import StreamOptions
 
 if TYPE_CHECKING:
     from .recognizer import Recognizer
@@ -83,18 +84,16 @@ def transcribe_files(
     open_file: Callable[[Any], Any] = open_audio,
     on_event: Callable[[int, Event], None] | None = None,
     on_audio: Callable[[int, float, float], bool | None] | None = None,
-    delay: int | None = None,
-    endpoint_silence: float | None = 0.8,
+    options: StreamOptions | None = None,
     block_seconds: float | None = None,
 ) -> Iterator[Result]:
     """Transcribe files of any length, `batch` at a time; results come as files are done, in any order.
 
-    files: paths, or whatever `open_file` turns into an object with rate, duration, blocks and close (and warnings,
-    if it has any). Memory grows with `batch` and the transcripts, not with the length of the files. on_event(index,
-    event) is called with every event; on_audio(index, seconds received, seconds of the file or 0) before each block
-    is recognised: if it returns False, all files end there and what was received is returned. delay: label delay in
-    chunks, None for `Recognizer.file_delay`. block_seconds: how much of a file is read at once. Files that cannot be
-    used give a Result with an error.
+    files: paths, or whatever `open_file` turns into an AudioSource (with `duration`, and `warnings` if there are any).
+    Memory grows with `batch` and the transcripts, not with the length of the files. on_event(index, event) is called
+    with every event; on_audio(index, seconds received, seconds of the file or 0) before each block is recognised: if it
+    returns False, all files end there and what was recognised is returned. options: of the streams; their
+    label delay is by default `Recognizer.file_delay`. block_seconds: how much of a file is read at once. Files that cannot be used give a Result with an error.
     """
     if batch < 1:
         raise UserError("batch must be at least 1")
@@ -109,12 +108,7 @@ def transcribe_files(
                 source = None
                 try:
                     source = open_file(name)
-                    stream = recognizer.stream(
-                        source.rate,
-                        delay=recognizer.file_delay if delay is None else delay,
-                        endpoint_silence=endpoint_silence,
-                        history=0,
-                    )
+                    stream = recognizer.stream(source.rate, options=recognizer.file_options(options))
                     active.append(_File(index, str(name), source, stream, seconds))
                 except UserError as err:
                     if source is not None:

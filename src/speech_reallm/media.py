@@ -51,7 +51,7 @@ def open_audio(
     track: int | None = None,
     raw_rate: int | None = None,
     on_warning: Callable[[str, type[AudioWarning]], None] | None = None,
-) -> AudioSource:
+) -> DecodedAudio:
     """Open sound or video with whatever can read it.
 
     source: a path (a named pipe is one, too), or a binary file, which need not be seekable and stays open. name: what
@@ -74,11 +74,11 @@ def open_audio(
         name = name or str(source)
         file = _open_file(Path(source), name)
         try:
-            return AudioSource(file, name, owned=True, **options)
+            return DecodedAudio(file, name, owned=True, **options)
         except BaseException:
             file.close()
             raise
-    return AudioSource(source, name or "the audio", **options)
+    return DecodedAudio(source, name or "the audio", **options)
 
 
 def is_pipe(path: str | Path) -> bool:
@@ -108,7 +108,7 @@ def _open_file(path: Path, name: str) -> BinaryIO:
         raise UserError(f"{name!r} is no name of a file") from None
 
 
-class AudioSource:
+class DecodedAudio:
     """Sound, read block by block: memory does not grow with its length.
 
     Attributes: `rate` (Hz); `channels`; `duration` (seconds by the header's account, 0 if it gives none, until all of
@@ -384,7 +384,7 @@ class AudioSource:
         if self._owned:
             self._file.close()
 
-    def __enter__(self) -> AudioSource:
+    def __enter__(self) -> DecodedAudio:
         return self
 
     def __exit__(

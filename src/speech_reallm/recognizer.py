@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +15,10 @@ from .audio import SAMPLE_RATE
 from .engine import Engine
 from .errors import UserError
 from .events import Event, Final, Transcript
-from .media import open_audio
 from .modelfolder import ModelFolder, open_folder
-from .stream import Stream, step
+from .options import StreamOptions
+from .sources import AudioSource, Recording, open_source
+from .stream import PCM, Stream, step
 from .tokenizer import Tokenizer
 
 
@@ -55,7 +58,7 @@ class Recognizer:
 
     @property
     def model(self) -> ModelFolder:
-        """What config.json says: name, language, chunk_ms, lookahead_chunks, delays, ..."""
+        """What config.json states: name, language, chunk_ms, lookahead_chunks, delays, ..."""
         return self._engine.folder
 
     @property
@@ -71,31 +74,28 @@ class Recognizer:
         self,
         sample_rate: int = SAMPLE_RATE,
         *,
-        delay: int | None = None,
-        endpoint_silence: float | None = 0.8,
-        max_segment: float = 30.0,
-        history: float = 3600.0,
-        turn_events: bool = False,
+        options: StreamOptions | None = None,
+        **changes: Any,
     ) -> Stream:
         """Open a stream.
 
-        sample_rate: Hz, 8000 to 192000. delay: label delay in chunks, one of `delays`.
-        endpoint_silence: a segment ends after so many seconds of silence, in the sound and in the text;
-        None: never for silence. max_segment: nor does it get longer than about so many seconds.
-        turn_events: SpeechStarted, EndpointProposed and EndpointRetracted are reported, too.
-        history: seconds of finished segments that the stream keeps for the transcript that `finish`
-        returns; `math.inf` for all, 0 for none. Raises UserError for values out of range.
+        sample_rate: Hz, 8000 to 192000. options and changes: see `StreamOptions`; each of its fields may be given by
+        itself, too: `stream(48000, delay=0, endpoint_silence=0.5)`. Raises UserError for values out of range.
         """
+        options = replace(options or StreamOptions(), **changes)
+        if options.delay is None:
+            options = replace(options, delay=self.delay)
         return Stream(
             self._engine,
             self._tokenizer,
             sample_rate=sample_rate,
-            delay=self.delay if delay is None else delay,
-            endpoint_silence=endpoint_silence,
-            max_segment=max_segment,
-            history=history,
-            turn_events=turn_events,
+            options=options,
         )
+
+    def file_options(self, options: StreamOptions | None = None, **changes: Any) -> StreamOptions:
+        """Options for a recording: the label delay is by default `file_delay`, and the stream keeps no history."""
+        options = replace(options or StreamOptions(), **{**changes, "history": 0.0})
+        return options if options.delay is not None else replace(options, delay=self.file_delay)
 
     def step(self, streams: Sequence[Stream]) -> list[list[Event]]:
         """Recognise what has been fed to many streams, as one batch; returns the events of each.
@@ -106,24 +106,27 @@ class Recognizer:
 
     def transcribe(
         self,
-        path: str | Path | BinaryIO,
+        audio: AudioSource | Recording,
         *,
+        sample_rate: int | None = None,
         on_event: Callable[[Event], None] | None = None,
         on_audio: Callable[[float], bool | None] | None = None,
-        delay: int | None = None,
-        endpoint_silence: float | None = 0.8,
         channel: str | int | None = None,
         track: int | None = None,
+        options: StreamOptions | None = None,
+        **changes: Any,
     ) -> Transcript:
-        """Transcribe a file of any length in constant memory (but for the transcript).
+        """Transcribe a recording of any length, a file in constant memory (but for the transcript).
 
-        path: of a file or a named pipe, or a binary file that is open. channel: the one to take, from 1, or left,
-        right, center; None: all that have speech. track: the sound track, from 1; None: the one that players take.
-        delay: label delay in chunks; None: `file_delay`, the model's own for recordings, not that of live streams.
-        on_event: called with every event as it happens. on_audio: called with the seconds read so far,
-        before they are recognised; returning False stops there, and what was heard is returned.
-        Raises UserError for a file that cannot be used. Where a part of it is damaged or missing, the rest is
-        transcribed, with an AudioWarning that the transcript's `warnings` repeat.
+        audio: the path of a sound or video file or of a named pipe, a binary file that is open, the bytes of a file, an
+        array of samples (with `sample_rate`) or what soundfile.read returns, or any AudioSource. sample_rate: Hz, of an
+        array; of bytes and files it says that they are raw 16-bit samples, little endian, mono. channel: the one to
+        take, from 1, or left, right, center; None: all that have speech. track: the sound track, from 1; None: the one
+        that players take. on_event: called with every event as it happens. on_audio: called with the seconds read so
+        far, before they are recognised; returning False stops there, and what was recognised is returned. options and
+        changes: as for `stream`, but that the label delay is by default `file_delay`, the model's own for recordings.
+        Raises UserError for audio that cannot be used. Where a part of a file is damaged or
+        missing, the rest is transcribed, with an AudioWarning that the transcript's `warnings` repeat.
         """
         segments: list[Final] = []
         seconds = 0.0
@@ -135,16 +138,12 @@ class Recognizer:
                 if on_event:
                     on_event(event)
 
-        with open_audio(path, channel=channel, track=track) as source:
-            stream = self.stream(
-                source.rate,
-                delay=self.file_delay if delay is None else delay,
-                endpoint_silence=endpoint_silence,
-                history=0,
-            )
+        source, name = open_source(audio, sample_rate, channel=channel, track=track)
+        try:
+            stream = self.stream(source.rate, options=self.file_options(options, **changes))
             # short blocks, for `on_audio` may pace them as a live speaker would
             blocks = source.blocks(0.1)
-            heard = 0.0
+            received = 0.0
             while True:
                 # time of the processor: a pipe may have been waited for
                 started = time.thread_time()
@@ -152,17 +151,48 @@ class Recognizer:
                 seconds += time.thread_time() - started
                 if block is None:
                     break
-                heard += len(block) / source.rate
-                if on_audio and on_audio(heard) is False:
+                received += len(block) / source.rate
+                if on_audio and on_audio(received) is False:
                     break
                 handle(stream.accept(np.ascontiguousarray(block)))
-            warnings = tuple(source.warnings)
+        finally:
+            source.close()
         handle(stream.finish().events)
         seconds += stream.compute_seconds
         return Transcript.of(
             segments,
             duration=stream.duration,
             seconds=seconds,
-            file=str(path) if isinstance(path, (str, Path)) else None,
-            warnings=warnings,
+            file=name,
+            warnings=tuple(getattr(source, "warnings", ())),
         )
+
+    async def events(
+        self,
+        audio: AsyncIterable[PCM] | Iterable[PCM],
+        sample_rate: int = SAMPLE_RATE,
+        *,
+        options: StreamOptions | None = None,
+        **changes: Any,
+    ) -> AsyncIterator[Event]:
+        """Recognise live audio in asyncio: `async for event in recognizer.events(packets, 48000): ...`.
+
+        audio: PCM as `Stream.accept` takes it, from an asynchronous iterator, or from another, which is then waited for
+        in a thread. The computing is done in threads, too, so that the event loop goes on. All else as for `stream`.
+        """
+        stream = self.stream(sample_rate, options=options, **changes)
+        async for pcm in _asynchronous(audio):
+            for event in await asyncio.to_thread(stream.accept, pcm):
+                yield event
+        for event in (await asyncio.to_thread(stream.finish)).events:
+            yield event
+
+
+async def _asynchronous(audio: AsyncIterable[PCM] | Iterable[PCM]) -> AsyncIterator[PCM]:
+    if isinstance(audio, AsyncIterable):
+        async for pcm in audio:
+            yield pcm
+        return
+    iterator, end = iter(audio), object()
+    while (pcm := await asyncio.to_thread(next, iterator, end)) is not end:
+        yield pcm

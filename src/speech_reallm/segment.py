@@ -108,6 +108,10 @@ class Segment:
         count = sum(map(bool, delta.split(" ")))
         return self._times(limit)[-count:] if count else ()
 
+    def words(self, limit: float = math.inf) -> tuple[Word, ...]:
+        """The words so far; the last one may still grow."""
+        return self._times(limit)
+
     def final(self, limit: float = math.inf) -> Final:
         """The finished segment; no word ends after `limit` seconds."""
         words = self._times(limit)

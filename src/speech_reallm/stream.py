@@ -24,6 +24,8 @@ from .events import (
     SpeechStarted,
     Transcript,
 )
+from .numbers import NumberForm
+from .options import StreamOptions
 from .punctuation import is_spoken
 from .segment import Segment
 from .tokenizer import Tokenizer
@@ -47,26 +49,21 @@ class Stream:
         tokenizer: Tokenizer,
         *,
         sample_rate: int = SAMPLE_RATE,
-        delay: int | None = None,
-        endpoint_silence: float | None = 0.8,
-        max_segment: float = 30.0,
-        history: float = 3600.0,
-        turn_events: bool = False,
+        options: StreamOptions | None = None,
     ) -> None:
         """See `Recognizer.stream`."""
-        folder = engine.folder
-        if not max_segment > 0 or not history >= 0:
-            raise UserError("max_segment must be more than 0 seconds, history 0 or more")
+        folder, options = engine.folder, options or StreamOptions()
         self.sample_rate = sample_rate
         self._engine, self._tokenizer = engine, tokenizer
         self._lookahead, self._samples = folder.lookahead_chunks, folder.chunk_samples
         self._chunk_seconds = folder.chunk_seconds
-        self._max_segment, self._history_seconds = max_segment, history
-        self._with_turn_events = turn_events
-        self._state: StreamState | None = engine.new_state(delay)
+        self._max_segment, self._history_seconds = options.max_segment, options.history
+        self._with_turn_events = options.turn_events
+        self._number_form = options.numbers
+        self._state: StreamState | None = engine.new_state(options.delay)
         self.delay = self._state.delay
         self._endpointer = self._new_endpointer()
-        self.endpoint_silence = endpoint_silence
+        self.endpoint_silence = options.endpoint_silence
         self._start()
 
     def _new_endpointer(self, silence: float | None = None) -> Endpointer:
@@ -98,6 +95,7 @@ class Stream:
         self._endpointer.restart()
 
     def _new_segment(self) -> Segment:
+        self._numbers = NumberForm(self._number_form) if self._number_form else None
         return Segment(self._tokenizer, self._chunk_seconds, self._last_end, self._offset)
 
     @property
@@ -249,8 +247,7 @@ class Stream:
                 if not self._endpointer.in_turn:
                     events += self._speech_started(chunk)
                 self._endpointer.word(chunk)
-        if text:
-            events.append(self._partial(text, emitted))
+        events += self._partial(text, emitted)
         # the silence that flushes the stream is not the speaker's
         flushing = self._chunks_of_audio is not None and decoded.index >= self._chunks_of_audio
         decision = self._endpointer.after(decoded.index, spoke, may_end=not flushing)
@@ -288,9 +285,11 @@ class Stream:
     def _close_segment(self, text: str, emitted: float) -> list[Event]:
         """text: what has been added since the last Partial."""
         text += self._segment.close()
-        events: list[Event] = [self._partial(text, emitted)] if text else []
+        events = self._partial(text, emitted, last=True)
         if self._segment:
             final = self._segment.final(self._limit)
+            if self._numbers is not None:
+                final = self._numbers.final(final)
             events.append(final)
             self._last_end = final.end
             self._history.append(final)
@@ -301,8 +300,12 @@ class Stream:
         self._segment = self._new_segment()
         return events
 
-    def _partial(self, text: str, emitted: float) -> Partial:
-        return Partial(text, emitted, self._segment.words_of(text, self._limit))
+    def _partial(self, text: str, emitted: float, last: bool = False) -> list[Event]:
+        """text: what has been added to the segment. last: no more is."""
+        if self._numbers is not None and self._segment and (text or last):
+            text, words = self._numbers.grow(self._segment.words(self._limit), last)
+            return [Partial(text, emitted, words)] if text else []
+        return [Partial(text, emitted, self._segment.words_of(text, self._limit))] if text else []
 
     @property
     def _limit(self) -> float:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..events import Event, Final
     from ..microphone import Microphone
-    from ..recognizer import Recognizer
+    from ..stream import Stream
     from ._signals import Interrupt
 
 NAME = "listen"
@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     saver = _Saver(args.save, args.save_audio)
     recognizer = Recognizer.load(args.model, threads=args.threads, delay=args.delay)
     with Interrupt() as interrupt, Microphone(device, args.rate) as microphone:
-        return _listen(recognizer, microphone, saver, interrupt, args.seconds)
+        stream = recognizer.stream(microphone.rate, history=0, numbers=args.numbers)
+        return _listen(stream, microphone, saver, interrupt, args.seconds)
 
 
 def _list() -> int:
@@ -89,7 +90,7 @@ def _list() -> int:
 
 
 def _listen(
-    recognizer: Recognizer,
+    stream: Stream,
     microphone: Microphone,
     saver: _Saver,
     interrupt: Interrupt,
@@ -99,7 +100,6 @@ def _listen(
     from ..events import Final
     from ._signals import exit_code
 
-    stream = recognizer.stream(microphone.rate, history=0)
     display = _Display(interrupt)
 
     def handle(events: Any) -> None:

@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from ..batch import Result
     from ..events import Event, Transcript
-    from ..media import AudioSource
+    from ..media import DecodedAudio
+    from ..options import StreamOptions
     from ..recognizer import Recognizer
     from ._inputs import Input
     from ._outputs import Outputs
@@ -32,6 +34,7 @@ EPILOG = """examples:
   reallm transcribe talk.mp3
   reallm transcribe film.mp4 --format srt,vtt --out subtitles/
   reallm transcribe recordings/ --format json,text --out transcripts/
+  reallm transcribe talk.mp3 --numbers digits
   reallm transcribe *.wav --format jsonl --out results.jsonl
   reallm transcribe talk.mp3 --live --delay 0
   reallm transcribe call.wav --channel left
@@ -111,7 +114,7 @@ def _track(text: str) -> int:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """--model, --delay and --threads, as `listen` has them too."""
+    """--model, --delay, --numbers and --threads, as `listen` has them too."""
     parser.add_argument(
         "--model", metavar="FOLDER", help="a model folder (default: the one that is built in)"
     )
@@ -123,6 +126,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "recordings is larger than for live text)",
     )
     parser.add_argument(
+        "--numbers",
+        type=str.lower,
+        choices=("words", "digits"),
+        help="write all numbers alike: twenty-one, or 21 (English; default: as the model writes them)",
+    )
+    parser.add_argument(
         "--threads",
         type=int,
         default=1,
@@ -132,6 +141,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..options import StreamOptions
     from ..recognizer import Recognizer
     from ._inputs import find_inputs
     from ._outputs import Outputs
@@ -146,7 +156,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         with Interrupt() as interrupt:
             work = _Live if args.live else _Work
-            code = work(inputs, outputs, interrupt).run(recognizer, args.batch)
+            options = StreamOptions(numbers=args.numbers)
+            code = work(inputs, outputs, interrupt, options).run(recognizer, args.batch)
         complete = True
     finally:
         outputs.close(complete)
@@ -159,10 +170,13 @@ def run(args: argparse.Namespace) -> int:
 class _Work:
     """Recognises files as fast as it goes, with a progress bar."""
 
-    def __init__(self, inputs: list[Input], outputs: Outputs, interrupt: Interrupt) -> None:
+    def __init__(
+        self, inputs: list[Input], outputs: Outputs, interrupt: Interrupt, options: StreamOptions
+    ) -> None:
         from ._terminal import Progress
 
         self._inputs, self._outputs, self._interrupt = inputs, outputs, interrupt
+        self._options = options
         self._sizes = [item.bytes for item in inputs]
         # how much of each file has been received, 0 to 1, and seconds of it
         self._shares = [0.0] * len(inputs)
@@ -187,6 +201,7 @@ class _Work:
             open_file=self._open,
             on_event=self._on_event,
             on_audio=self._on_audio,
+            options=self._options,
             block_seconds=LIVE_BLOCK if alone else None,
         )
         code = 0
@@ -270,7 +285,7 @@ class _Live(_Work):
             open_file=self._open,
             on_event=self._on_event,
             on_audio=self._pace,
-            delay=recognizer.delay,
+            options=replace(self._options, delay=recognizer.delay),
             block_seconds=LIVE_BLOCK,
         )
         code = max((self._finish(result) for result in results), default=0)
@@ -321,7 +336,7 @@ class _Live(_Work):
 class _Interruptible:
     """A pipe that nobody may write to for a while: Ctrl-C ends the waiting, and the sound ends there."""
 
-    def __init__(self, pipe: AudioSource, interrupt: Interrupt) -> None:
+    def __init__(self, pipe: DecodedAudio, interrupt: Interrupt) -> None:
         self._pipe, self._interrupt = pipe, interrupt
         self.rate, self.duration, self.warnings = pipe.rate, 0.0, pipe.warnings
 

@@ -20,9 +20,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..audio import check_rate
+from ..audio import SAMPLE_RATE, check_rate
 from ..errors import UserError
 from ..events import Event, Final
+from ..options import StreamOptions
 from ..recognizer import Recognizer
 from ..stream import Stream
 from .metrics import Metrics
@@ -41,13 +42,10 @@ RHYTHM_KEPT = 0.95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """What a client chooses. rate: Hz; delay: chunks; endpoint_silence: seconds, None for never."""
+class Options(StreamOptions):
+    """What a client chooses: the options of its stream, and `rate`, the sample rate of what it sends, Hz."""
 
-    rate: int = 16000
-    delay: int | None = None
-    endpoint_silence: float | None = 0.8
-    turn_events: bool = False
+    rate: int = SAMPLE_RATE
 
 
 class Arrivals:
@@ -502,13 +500,7 @@ class Batcher:
         return results
 
     def _open(self, options: Options) -> Stream:
-        return self.recognizer.stream(
-            options.rate,
-            delay=options.delay,
-            endpoint_silence=options.endpoint_silence,
-            history=0,
-            turn_events=options.turn_events,
-        )
+        return self.recognizer.stream(options.rate, options=options, history=0)
 
 
 _Result = tuple[Session, list[Event], bool, Refused | None]

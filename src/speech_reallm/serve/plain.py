@@ -13,6 +13,7 @@ from starlette.datastructures import QueryParams
 from starlette.websockets import WebSocket
 
 from ..events import Endpoint, EndpointProposed, EndpointRetracted, Event, Final, Partial, SpeechStarted, Word
+from ..numbers import FORMS
 from .batcher import Options, Session
 from .service import Service
 from .settings import Refused
@@ -105,7 +106,15 @@ def read_options(query: QueryParams) -> Options:
         delay=_integer(query, "delay", None, 0, 64),
         endpoint_silence=endpoint / 1000 if endpoint else None,
         turn_events=turn_events in ("1", "true"),
+        numbers=read_numbers(query.get("numbers", "")),
     )
+
+
+def read_numbers(text: str) -> str | None:
+    """The form of numbers, None for the model's own. Raises Refused for another word."""
+    if text.lower() not in ("", *FORMS):
+        raise Refused("bad_request", f"numbers must be {' or '.join(FORMS)}")
+    return text.lower() or None
 
 
 def read_progress(query: QueryParams) -> float | None:

@@ -26,7 +26,7 @@ from ..events import Event, Final, Partial, Transcript
 from ..formats import FORMATS
 from ..media import open_audio
 from .batcher import Options, Session
-from .plain import word_json
+from .plain import read_numbers, word_json
 from .service import Service, error_body
 from .settings import Refused, Settings
 from .spool import SpooledParser, StorageError
@@ -52,6 +52,7 @@ class Wanted:
     stream: bool
     words: bool
     delay: int | None = None
+    numbers: str | None = None
 
 
 async def transcriptions(request: Request) -> Response:
@@ -76,7 +77,7 @@ async def transcriptions(request: Request) -> Response:
             if recording is None:
                 await form.close()
         delay = service.recognizer.file_delay if wanted.delay is None else wanted.delay
-        options = Options(rate=recording.source.rate, delay=delay)
+        options = Options(rate=recording.source.rate, delay=delay, numbers=wanted.numbers)
         session = service.batcher.open(options, "upload", instead_of=place)
     except BaseException:
         place.close()
@@ -299,6 +300,7 @@ def read_wanted(form: FormData, language: str) -> Wanted:
         stream=stream in ("true", "1"),
         words="word" in asked,
         delay=int(delay) if delay else None,
+        numbers=read_numbers(text("numbers", "")),
     )
 
 
