@@ -92,8 +92,9 @@ def transcribe_files(
     files: paths, or whatever `open_file` turns into an AudioSource (with `duration`, and `warnings` if there are any).
     Memory grows with `batch` and the transcripts, not with the length of the files. on_event(index, event) is called
     with every event; on_audio(index, seconds received, seconds of the file or 0) before each block is recognised: if it
-    returns False, all files end there and what was recognised is returned. options: of the streams; their
-    label delay is by default `Recognizer.file_delay`. block_seconds: how much of a file is read at once. Files that cannot be used give a Result with an error.
+    returns False, all files end there and what was recognised is returned. options: of the streams; their label delay
+    is by default `Recognizer.file_delay`. block_seconds: how much of a file is read at once. Files that cannot be used
+    give a Result with an error.
     """
     if batch < 1:
         raise UserError("batch must be at least 1")
