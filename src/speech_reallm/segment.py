@@ -1,4 +1,4 @@
-"""From pieces to words: the text of one segment, and when its words were said."""
+"""From pieces to words: the text of one segment, and when its words were spoken."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Word:
     """A word that is being put together.
 
     All but `text` is of its letters alone, once there are any (`spoken`): chunks are those that its first and
-    last piece with letters end in. Punctuation may be written a chunk later, but was not said then.
+    last piece with letters end in. Punctuation may be written a chunk later, but was not spoken then.
     """
 
     text: str
@@ -49,7 +49,7 @@ class _Word:
 
 
 class Segment:
-    """Collects pieces; says what text each adds and, at the end, when the words were said."""
+    """Collects pieces; returns what text each adds and, at the end, when the words were spoken."""
 
     def __init__(
         self, tokenizer: Tokenizer, chunk_seconds: float, after: float = 0.0, start: float = 0.0

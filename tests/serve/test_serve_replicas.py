@@ -93,6 +93,11 @@ class Connection:
     code: int = 0
 
 
+def talk(seed: int) -> bytes:
+    """Twenty seconds of short utterances, with a second of silence behind each."""
+    return b"".join(pcm(speech(1.5, seed=100 * seed + n)) + bytes(32000) for n in range(8))
+
+
 class Speaker(threading.Thread):
     """Speaks in real time, and goes on after the last final where the connection is lost."""
 
@@ -173,7 +178,7 @@ def test_one_replica_is_drained_and_one_is_killed(
     with BALANCERS[balancer](tmp_path, [replica.port for replica in replicas]) as port:
         eventually(lambda: answers(port))
         url = f"ws://127.0.0.1:{port}/v1/stream?endpoint_ms=300"
-        speakers = [Speaker(url, pcm(speech(20, seed=n))) for n in range(6)]
+        speakers = [Speaker(url, talk(n)) for n in range(6)]
         for speaker in speakers:
             speaker.start()
         # both have some: new sessions go where there are fewest
@@ -187,7 +192,7 @@ def test_one_replica_is_drained_and_one_is_killed(
         eventually(lambda: answers(again.port))
         # until the balancer has seen it, too
         time.sleep(5)
-        others = [Speaker(url, pcm(speech(20, seed=n))) for n in range(6, 12)]
+        others = [Speaker(url, talk(n)) for n in range(6, 12)]
         for speaker in others:
             speaker.start()
         eventually(lambda: all(sessions(port) == 3 for port in (again.port, replicas[1].port)))

@@ -1,4 +1,4 @@
-"""Logs as JSON lines on standard error or in a file. What was said is not in them unless asked for.
+"""Logs as JSON lines on standard error or in a file. What was spoken is not in them unless asked for.
 
 A person at a terminal is greeted instead, and told of what needs attention.
 """

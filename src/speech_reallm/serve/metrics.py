@@ -94,12 +94,12 @@ class Metrics:
             self.batch.observe(streams)
         self.compute.inc(seconds)
         self.audio.inc(audio)
-        busy, heard = (
+        busy, received = (
             (1 - FRESH) * old + new for old, new in zip(self._lately, (seconds, audio), strict=True)
         )
-        self._lately = (busy, heard)
-        if heard > 0:
-            self.factor.set(busy / heard)
+        self._lately = (busy, received)
+        if received > 0:
+            self.factor.set(busy / received)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -27,7 +27,7 @@ class Turns(Protocol):
         """The client has ended the turn; what is still inside the recogniser follows, then `complete`."""
 
     def complete(self, now: float) -> Messages:
-        """All of the turn has been heard; now: seconds of audio so far."""
+        """All of the turn has been recognised; now: seconds of audio so far."""
 
     def clear(self) -> None:
         """The client has thrown away the turn."""

@@ -1,7 +1,7 @@
 """A span for every session, for OpenTelemetry; nothing where its package is missing or no exporter is set.
 
 Spans go where the usual variables of OpenTelemetry say (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, ...), by
-OTLP over HTTP. They hold how long a session took and how it ended, and never what was said.
+OTLP over HTTP. They hold how long a session took and how it ended, and never what was spoken.
 """
 
 from __future__ import annotations
