@@ -5,13 +5,13 @@
 #     SPEECH=/data/speech OUT=/data/out recipes/default/run.sh
 #
 # SPEECH     manifests (NAME.jsonl) and noise.jsonl, rir.jsonl
-# TEXT       books.txt, a sentence a line: which pieces of the published vocabulary are kept, and what voices say
+# TEXT       books.txt, a sentence a line: what the synthetic voices say
 # MOONSHINE  the published weights of Moonshine tiny, as Hugging Face has them (UsefulSensors/moonshine-tiny): a folder
 #            with model.safetensors, config.json and tokenizer.json
 # OUT        where everything goes
 #
 # Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, DECODER, JOINT,
-# MIXED; hours of synthetic speech: KOKORO (40 minutes a core for an hour), HIBARI, and of isolated words by each of them WORDS.
+# MIXED, WIDE, UPPER; hours of synthetic speech: KOKORO (40 minutes a core for an hour), HIBARI, and of isolated words by each of them WORDS.
 # PROCESSES work together, a thread each.
 # MODEL is the model folder that comes out, NAME what it is called. Needs npm once, for Kokoro's voices.
 set -euo pipefail
@@ -24,6 +24,7 @@ export OUT=${OUT:-out}
 MODEL=${MODEL:-$OUT/model}
 NAME=${NAME:-reallm-default-en}
 ENCODER=${ENCODER:-120} DECODER=${DECODER:-55} JOINT=${JOINT:-100} MIXED=${MIXED:-70}
+WIDE=${WIDE:-70} UPPER=${UPPER:-35}
 KOKORO=${KOKORO:-1.5} HIBARI=${HIBARI:-17} WORDS=${WORDS:-0.5}
 PROCESSES=${PROCESSES:-2}
 if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
@@ -61,6 +62,19 @@ train() {
 restore_case() {
     stage "restore-case-$1" "$PYTHON" recipes/tools/restore_case.py "$SPEECH/$1.jsonl" "$OUT/manifests/$1.jsonl" --model "$MOONSHINE" \
         --max-wer "$2"
+}
+
+# labelled NAME: the rows of a manifest that have a text, which some corpora lack in part
+labelled() {
+    "$PYTHON" -c '
+import json, os, sys
+source, target = sys.argv[1:]
+with open(source, encoding="utf-8") as rows, open(target, "w", encoding="utf-8") as out:
+    for row in map(json.loads, rows):
+        if row.get("text"):
+            row["audio"] = os.path.abspath(os.path.join(os.path.dirname(source), row["audio"]))
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+' "$SPEECH/$1.jsonl" "$OUT/manifests/$1.jsonl"
 }
 
 # align NAME MANIFEST
@@ -104,14 +118,15 @@ for needed in "$SPEECH/librispeech-train.jsonl" "$TEXT/books.txt" "$MOONSHINE/co
     [ -e "$needed" ] || { echo "$needed is missing; the top of $0 says what it is" >&2; exit 2; }
 done
 mkdir -p "$OUT/done" "$OUT/speech" "$OUT/aligned" "$OUT/manifests"
-stage tokenizer $REALLM tokenizer --moonshine "$MOONSHINE" "$TEXT/books.txt" --vocab 8192 --out "$OUT/tokenizer.model"
+stage tokenizer $REALLM tokenizer --moonshine "$MOONSHINE" --out "$OUT/tokenizer.model"
 restore_case librispeech-train 0.5
 restore_case speechocean762 0.34
 for name in librispeech-train speechocean762; do
     align "$name" "$OUT/manifests/$name.kept.jsonl"
 done
-for name in kathleen ljspeech asterisk-allison; do
-    align "$name" "$SPEECH/$name.jsonl"
+for name in kathleen ljspeech asterisk-allison queen vctk arctic commands keywords words games; do
+    stage "labelled-$name" labelled "$name"
+    align "$name" "$OUT/manifests/$name.jsonl"
 done
 stage tts tts
 stage kokoro speak kokoro "$KOKORO"
@@ -129,7 +144,10 @@ train 2-decoder "$DECODER"
 train 3-joint "$JOINT"
 train 4-mixed "$MIXED"
 stage mean "$PYTHON" recipes/tools/interpolate.py "$OUT/joint" "$OUT/mixed" --out "$OUT/mean"
-stage export $REALLM export "$OUT/mean" "$MODEL" --name "$NAME"
+stage half "$PYTHON" recipes/tools/interpolate.py "$OUT/mean" "$MOONSHINE" --share 0 --group encoder.=0.6 --out "$OUT/half"
+train 5-wide "$WIDE"
+train 6-upper "$UPPER"
+stage export $REALLM export "$OUT/upper" "$MODEL" --name "$NAME"
 # the weights began as Moonshine's, and their licence goes with them
 cp docs/licenses/moonshine.txt "$MODEL/LICENSE-moonshine.txt"
 awk '{t += $1} END {printf "%.2f h in all\n", t / 3600}' "$OUT"/done/*

@@ -14,6 +14,8 @@ from ..errors import UserError
 from ..tokenizer import Tokenizer
 from .model.packing import unpack
 
+# a row for each label delay
+DELAYS = "label_delay_embedding.weight"
 # names of weights in earlier model folders and runs, and today's
 RENAMED = (
     (re.compile(r"^delay\."), "label_delay_embedding."),
@@ -79,14 +81,21 @@ def init_from(
 ) -> list[str]:
     """Load the tensors of `folder` whose names (under prefix) and shapes match; returns their names.
 
+    Only the number of label delays may differ.
+
     With `tokenizer`, a published decoder's too, where the model has a decoder for it.
     """
     mine = model.state_dict()
-    found = {
-        k[len(prefix) :]: v
-        for k, v in load_weights(folder, tokenizer).items()
-        if k.startswith(prefix) and k[len(prefix) :] in mine and mine[k[len(prefix) :]].shape == v.shape
-    }
+    found = {}
+    for name, value in load_weights(folder, tokenizer).items():
+        key = name.removeprefix(prefix)
+        if not name.startswith(prefix) or key not in mine:
+            continue
+        if key == DELAYS and value.shape[1:] == mine[key].shape[1:]:
+            # a label delay that the run did not have begins as the largest of those that it had
+            value = torch.cat((value, value[-1:].expand(len(mine[key]), -1)))[: len(mine[key])]
+        if mine[key].shape == value.shape:
+            found[key] = value
     if not found:
         raise UserError(f"nothing in {folder} fits this model: are the configurations the same?")
     model.load_state_dict(found, strict=False)

@@ -48,7 +48,7 @@ def build(config: RunConfig) -> nn.Module:
 @pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(ROOT / "recipes")) for p in FILES])
 def test_file_loads_and_its_model_can_be_built(path: Path) -> None:
     config = load_config(str(path), [])
-    assert load_config(str(path), ["seed=1"]) == config
+    assert load_config(str(path), [f"seed={config.seed}"]) == config
     if config.task == "lm":
         # text alone: no file names speech
         assert not config.data.train
@@ -73,7 +73,7 @@ def test_stages_of_the_recipe_fit_together() -> None:
 
 
 def test_stages_of_the_default_model_fit_together() -> None:
-    encoder, decoder, joint, mixed = (
+    encoder, decoder, joint, mixed, wide, upper = (
         load_config(str(path), []) for path in sorted((ROOT / "recipes/default").glob("[0-9]*.yaml"))
     )
     assert encoder.out in decoder.init and joint.init == (decoder.out,) and mixed.init == (joint.out,)
@@ -87,10 +87,15 @@ def test_stages_of_the_default_model_fit_together() -> None:
         script.index(f"train {path.stem}") for path in sorted((ROOT / "recipes/default").glob("[0-9]*.yaml"))
     ]
     assert places == sorted(places)
-    last = "recipes/tools/interpolate.py {} {} --out".format(
+    mean = "recipes/tools/interpolate.py {} {} --out".format(
         *(f'"{c.out.replace("out/", "$OUT/")}"' for c in (joint, mixed))
     )
-    assert last in script
+    assert mean in script
+    assert '--out "$OUT/half"' in script and wide.init == ("out/half",)
+    assert upper.init == (wide.out,) and upper.data == wide.data
+    assert f'export "{upper.out.replace("out/", "$OUT/")}"' in script
+    # no two stages draw the same
+    assert len({c.seed for c in (encoder, decoder, joint, mixed, wide, upper)}) == 6
 
 
 def write(path: Path, model: str) -> str:

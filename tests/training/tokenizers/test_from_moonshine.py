@@ -107,6 +107,18 @@ def test_the_tokenizer_of_a_few_pieces(folder, capsys):
     assert again.read_bytes() == out.read_bytes()
 
 
+def test_all_pieces(folder, tmp_path, capsys):
+    out = tmp_path / "whole.model"
+    assert main(["tokenizer", "--moonshine", str(folder), "--out", str(out)]) == 0
+    tokenizer = Tokenizer(out)
+    assert capsys.readouterr().out.startswith(f"{len(tokenizer)} pieces")
+    known = {p.decode() for p in read_tokenizer(folder)[259:]}
+    assert {tokenizer.piece(i) for i in range(4, len(tokenizer))} <= known
+    assert len(old_ids(tokenizer, folder)) == len(tokenizer)
+    assert main(["tokenizer", "--out", str(out)]) == 2
+    assert "name the texts" in capsys.readouterr().err
+
+
 def test_mistakes(folder, capsys):
     text = str(folder / "text.txt")
     for vocab, message in ((50, "at least 99"), (400, "only")):

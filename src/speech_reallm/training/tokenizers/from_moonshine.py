@@ -70,6 +70,17 @@ def old_ids(tokenizer: Tokenizer, folder: str | Path) -> list[int]:
     return ids
 
 
+def whole_tokenizer(folder: str | Path, out: str | Path) -> int:
+    """All pieces of the vocabulary in `folder` that are text. Returns how many, special ones included.
+
+    Raises UserError.
+    """
+    known = _pieces(folder)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    Path(out).write_bytes(_model(known).SerializeToString())
+    return len(known) + len(_SPECIAL)
+
+
 def make_tokenizer(folder: str | Path, texts: Sequence[str], vocab: int, out: str | Path) -> float:
     """Keep `vocab` pieces of the vocabulary in `folder`: the most frequent of the texts, and all ASCII characters.
 
