@@ -193,6 +193,10 @@ async def _asynchronous(audio: AsyncIterable[PCM] | Iterable[PCM]) -> AsyncItera
         async for pcm in audio:
             yield pcm
         return
-    iterator, end = iter(audio), object()
-    while (pcm := await asyncio.to_thread(next, iterator, end)) is not end:
-        yield pcm
+    iterator = iter(audio)
+
+    def following() -> PCM | None:
+        return next(iterator, None)
+
+    while (block := await asyncio.to_thread(following)) is not None:
+        yield block

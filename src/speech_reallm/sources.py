@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def open_source(
     track: int | None = None,
 ) -> tuple[AudioSource, str | None]:
     """A source for what `Recognizer.transcribe` is given, and its name if it has one. Raises UserError."""
-    options = {"raw_rate": sample_rate, "channel": channel, "track": track}
+    options: dict[str, Any] = {"raw_rate": sample_rate, "channel": channel, "track": track}
     if isinstance(audio, (str, os.PathLike)):
         path = Path(os.fspath(audio))
         return open_audio(path, **options), str(path)
@@ -75,7 +75,7 @@ def open_source(
     if hasattr(audio, "read"):
         name = getattr(audio, "name", None)
         name = name if isinstance(name, str) else None
-        return open_audio(audio, name=name, **options), name
+        return open_audio(cast("BinaryIO", audio), name=name, **options), name
     if isinstance(audio, AudioSource):
         return audio, getattr(audio, "name", None)
     if isinstance(audio, tuple) and len(audio) == 2 and isinstance(audio[0], np.ndarray):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,7 +54,7 @@ class CTCTeacher:
         # part files of earlier versions have these keys
         self.identity = {"shift": offset, "peaks": peaks} | (identity or {})
         self.offset, self.device, self.peaks = offset, device, peaks
-        self.clean = normalize_for_training
+        self.clean: Callable[[str], str] = normalize_for_training
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu", **settings: Any) -> CTCTeacher:

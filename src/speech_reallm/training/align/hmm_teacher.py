@@ -5,7 +5,7 @@ It says when words are spoken; the pieces of a word share its time by their lett
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ class HMMTeacher:
         offset: seconds added to all times, to take out a known bias.
         """
         self.tokenizer, self.offset = tokenizer, offset
-        self.clean = clean_cased if keep_case else normalize_for_training
+        self.clean: Callable[[str], str] = clean_cased if keep_case else normalize_for_training
         # part files of earlier versions have these keys
         self.identity = {
             "teacher": "hmm",
