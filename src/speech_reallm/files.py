@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 import stat
 from pathlib import Path
@@ -105,9 +106,11 @@ class GrowingFile:
 def write_text(path: str | Path, text: str) -> None:
     """Write a file whole or not at all; folders above it are made. Raises UserError."""
     target = Path(os.path.realpath(path))
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    # several machines may write it at once, and in containers processes have the same number
+    unique = f"{os.getpid()}-{secrets.token_hex(4)}"
+    part = target.with_name(f".{target.name}.{unique}.part")
     if len(os.fsencode(part.name)) > _LONGEST_NAME:
-        part = target.with_name(f".{os.getpid()}.part")
+        part = target.with_name(f".{unique}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if is_special(target):

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .errors import UserError
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path | str) -> Iterator[tuple[int, str]]:
     """Line numbers and lines of a text file in UTF-8, gzipped where its name ends in .gz; blank ones are left out.
 
-    Raises UserError for a file that cannot be read, is damaged or is not UTF-8.
+    path: a string may be a URL of an object storage. Raises UserError for a file that cannot be read, is damaged or is
+    not UTF-8.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as file:
+        with _open(path) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, line
@@ -29,6 +30,18 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path} is damaged or ends early; make it again") from None
     except OSError as err:
         raise UserError(f"cannot read {path}: {err.strerror or err}") from None
+
+
+def _open(path: Path | str) -> IO[str]:
+    zipped = str(path).endswith(".gz")
+    if isinstance(path, str) and "://" in path:
+        # only then: reading a file needs nothing of it
+        from .storage import open_binary
+
+        binary: IO[bytes] = open_binary(path, path)
+        return io.TextIOWrapper(gzip.GzipFile(fileobj=binary) if zipped else binary, encoding="utf-8")
+    opener = gzip.open if zipped else open
+    return opener(path, "rt", encoding="utf-8")
 
 
 def json_object(line: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ._archive import add_archive_arguments, is_archive, transcribe_manifest
 from ._console import OutputLost
 from ._outputs import FORMATS, parse_formats
 
@@ -39,6 +40,7 @@ EPILOG = """examples:
   reallm transcribe talk.mp3 --live --delay 0
   reallm transcribe call.wav --channel left
   arecord -q -f S16_LE -r 16000 | reallm transcribe - --live
+  reallm transcribe --manifest calls.jsonl --shard 0/8 --out transcripts/
   ffmpeg -v error -i rtmp://example.org/talk -f s16le -ar 16000 -ac 1 - | reallm transcribe - --rate 16000
 
 Ctrl-C, SIGTERM and a closed terminal end it; what was recognised until then is written. With several files
@@ -51,7 +53,7 @@ LIVE_BLOCK = 0.1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files",
-        nargs="+",
+        nargs="*",
         metavar="FILE",
         help="sound or video of any usual format, rate and length; a folder, with all below it; "
         "a pattern; - for standard input",
@@ -96,6 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", type=int, metavar="N", help="how many files are recognised at once (default: 8)"
     )
     add_model_arguments(parser)
+    add_archive_arguments(parser)
 
 
 def _channel(text: str) -> str:
@@ -147,6 +150,10 @@ def run(args: argparse.Namespace) -> int:
     from ._outputs import Outputs
     from ._signals import Interrupt, exit_code
 
+    if is_archive(args):
+        return transcribe_manifest(args)
+    if not args.files:
+        raise UserError("name the files to transcribe, or a list of them: --manifest FILES.jsonl")
     if args.batch is not None and args.batch < 1:
         raise UserError("--batch must be at least 1")
     inputs = find_inputs(args.files, args.rate, channel=args.channel, track=args.track)
