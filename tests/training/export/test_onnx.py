@@ -27,8 +27,9 @@ VOCAB = 40
 SLOTS = {-1: ring_slot, 1: sink_ring_slot}
 # large enough that matrices are packed
 DIM = 96
-# of encoders; the last is a waveform encoder with a cross-attending decoder
-KINDS = ["waveform", "conformer", "cross-attention"]
+# of encoders; the last two are waveform encoders with a cross-attending decoder, one of them with all that the default
+# model has: one matrix for embedding and output layer, large enough to be packed, a high-pass filter
+KINDS = ["waveform", "conformer", "cross-attention", "tied"]
 
 
 def make_run(folder: Path, kind: str) -> Path:
@@ -41,7 +42,8 @@ def make_run(folder: Path, kind: str) -> Path:
     )
     train_tokenizer([str(text)], VOCAB, folder / "tokenizer.model", threads=1)
     torch.manual_seed(0)
-    attends = kind == "cross-attention"
+    tied = kind == "tied"
+    attends = tied or kind == "cross-attention"
     decoder = DecoderConfig(
         layers=2,
         dim=DIM,
@@ -51,6 +53,7 @@ def make_run(folder: Path, kind: str) -> Path:
         window=20,
         mlp_bias=attends,
         cross_attention_chunks=3 if attends else 0,
+        tie_embeddings=tied,
     )
     config = ModelConfig(
         encoder=EncoderConfig(
@@ -60,10 +63,11 @@ def make_run(folder: Path, kind: str) -> Path:
             heads=2,
             ffn=2 * DIM,
             left_chunks=2,
+            high_pass=tied,
             **({"lookahead": (1,)} if kind == "conformer" else {"right_context": (1, 2)}),
         ),
         decoder=decoder,
-        vocab_size=VOCAB,
+        vocab_size=100 if tied else VOCAB,
         blank_bias=0.7 if attends else 0.0,
     )
     model = ReaLLM(config)

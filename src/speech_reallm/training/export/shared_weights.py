@@ -236,7 +236,8 @@ def share(source: Path, target: Path, weights: SharedWeights) -> None:
     graph.ClearField("node")
     graph.node.extend(new.constant + new.nodes)
     used = {name for node in graph.node for name in node.input}
-    kept = [t for t in graph.initializer if t.name in used] + new.added
+    # a packed weight may have the name that the exporter gave its floats
+    kept = [t for t in graph.initializer if t.name in used - new.stored] + new.added
     graph.ClearField("initializer")
     graph.initializer.extend(kept + [weights.tensor(name) for name in sorted(new.stored)])
     if not any(opset.domain == _CONTRIB for opset in model.opset_import):
