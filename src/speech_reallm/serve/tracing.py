@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from .. import __version__
 from ..errors import UserError
+from ..extras import pip_command
 
 SERVICE = "speech-reallm"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -104,6 +105,6 @@ def set_up() -> Tracing:
         return OpenTelemetry()
     except ImportError:
         raise UserError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT asks for traces, which need the extra tracing: "
-            "pip install 'speech-reallm[tracing]'"
+            "OTEL_EXPORTER_OTLP_ENDPOINT asks for traces, which need more packages: "
+            + pip_command("opentelemetry-sdk>=1.25", "opentelemetry-exporter-otlp-proto-http>=1.25")
         ) from None
