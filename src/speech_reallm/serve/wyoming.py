@@ -20,6 +20,7 @@ from ..audio import MAX_RATE, MIN_RATE, to_channels
 from ..channels import Mixer
 from ..errors import UserError
 from ..events import Final, Partial
+from ..extras import install_command
 from .batcher import Options, Session
 from .service import Service
 from .settings import Refused
@@ -34,7 +35,7 @@ try:
     from wyoming.ping import Pong
 except ImportError:
     raise UserError(
-        "--wyoming needs the package wyoming; install it: pip install 'speech-reallm[wyoming]'"
+        f"--wyoming needs the package wyoming; install it: {install_command('wyoming')}"
     ) from None
 
 log = logging.getLogger("speech_reallm.serve")
