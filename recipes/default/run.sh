@@ -147,7 +147,8 @@ stage mean "$PYTHON" recipes/tools/interpolate.py "$OUT/joint" "$OUT/mixed" --ou
 stage half "$PYTHON" recipes/tools/interpolate.py "$OUT/mean" "$MOONSHINE" --share 0 --group encoder.=0.6 --out "$OUT/half"
 train 5-wide "$WIDE"
 train 6-upper "$UPPER"
-stage export $REALLM export "$OUT/upper" "$MODEL" --name "$NAME"
+stage final "$PYTHON" recipes/tools/interpolate.py "$OUT/upper" "$OUT/half" --out "$OUT/final"
+stage export $REALLM export "$OUT/final" "$MODEL" --name "$NAME"
 # the weights began as Moonshine's, and their licence goes with them
 cp docs/licenses/moonshine.txt "$MODEL/LICENSE-moonshine.txt"
 awk '{t += $1} END {printf "%.2f h in all\n", t / 3600}' "$OUT"/done/*

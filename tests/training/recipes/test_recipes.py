@@ -93,7 +93,7 @@ def test_stages_of_the_default_model_fit_together() -> None:
     assert mean in script
     assert '--out "$OUT/half"' in script and wide.init == ("out/half",)
     assert upper.init == (wide.out,) and upper.data == wide.data
-    assert f'export "{upper.out.replace("out/", "$OUT/")}"' in script
+    assert 'interpolate.py "$OUT/upper" "$OUT/half"' in script and upper.out == "out/upper"
     # no two stages draw the same
     assert len({c.seed for c in (encoder, decoder, joint, mixed, wide, upper)}) == 6
 
