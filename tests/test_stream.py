@@ -16,6 +16,7 @@ from speech_reallm import Endpoint, Event, Final, Partial, Recognizer, UserError
 from speech_reallm.batch import transcribe_files
 from speech_reallm.engine import Decoded
 from speech_reallm.segment import Segment
+from speech_reallm.stream import LATE_CHUNKS
 
 RATE = 16000
 
@@ -143,7 +144,7 @@ def test_the_flush_reaches_the_end(request: pytest.FixtureRequest, kind: str, sa
     for delay in recognizer.delays:
         flushed = run(recognizer, audio, delay=delay, endpoint_silence=None)
         stream = recognizer.stream(delay=delay, endpoint_silence=None)
-        chunks = math.ceil(samples / SAMPLES) + 2 + delay
+        chunks = math.ceil(samples / SAMPLES) + 2 + delay + LATE_CHUNKS
         padded = np.concatenate([audio, np.zeros(chunks * SAMPLES - samples, np.float32)])
         shown = [e for e in stream.accept(padded) if isinstance(e, Partial)]
         assert "".join(e.text for e in flushed if isinstance(e, Partial)) == "".join(e.text for e in shown)

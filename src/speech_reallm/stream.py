@@ -33,6 +33,10 @@ from .tokenizer import Tokenizer
 # chunks that one stream contributes to a batch at most, so that catching up takes bounded memory
 MAX_CHUNKS = 32
 
+# A word that is in doubt is written some chunks later. At the end of the audio it gets so many chunks of silence for
+# that, so that a recording which ends with its last syllable has the words that silence after it would bring out.
+LATE_CHUNKS = 4
+
 PCM = np.ndarray | bytes | bytearray | memoryview
 
 
@@ -177,7 +181,7 @@ class Stream:
         self._chunks_of_audio = chunks
         if chunks:
             padding = chunks * self._samples - self._resampled
-            flush = (self._lookahead + self.delay) * self._samples
+            flush = (self._lookahead + self.delay + LATE_CHUNKS) * self._samples
             self._buffer.append(np.zeros(padding + flush, np.float32))
             self._buffered += padding + flush
 
