@@ -81,8 +81,10 @@ def test_the_program_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.chdir(ROOT)
     exec(code, {})
     first, *lines, last = capsys.readouterr().out.splitlines()
-    # the text at once, the same text as it came, the last word
-    assert " ".join(lines).split() == first.split() and last.startswith("Word(word=")
+    # the text of the file, the same words as they came (a recording is recognised with more right context, and may have
+    # other punctuation), the last word
+    spoken, shown = ([w.strip(".,?!").lower() for w in text.split()] for text in (first, " ".join(lines)))
+    assert len(spoken) > 50 and shown == spoken and last.startswith("Word(word=")
 
 
 @pytest.mark.parametrize("page", [README, ARCHITECTURE], ids=["README", "ARCHITECTURE"])

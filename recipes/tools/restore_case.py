@@ -107,7 +107,7 @@ class Recogniser:
     def __init__(self, folder: Path) -> None:
         from transformers import MoonshineForConditionalGeneration
 
-        self._model = MoonshineForConditionalGeneration.from_pretrained(folder).eval()
+        self._model = MoonshineForConditionalGeneration.from_pretrained(folder, local_files_only=True).eval()
         self._pieces = read_tokenizer(folder)
 
     def transcribe(self, cuts: list[Cut], bar: tqdm) -> dict[str, str]:

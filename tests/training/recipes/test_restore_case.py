@@ -89,7 +89,7 @@ def test_a_whole_run(tmp_path, monkeypatch):
             return {"0": "Hello, there!", "1": "Good day."}
 
     main = MODULE["main"]
-    monkeypatch.setitem(main.__globals__, "Listener", Listener)
+    monkeypatch.setitem(main.__globals__, "Recogniser", Listener)
     monkeypatch.setattr(
         sys, "argv", ["restore_case.py", str(manifest), str(out), "--model", "x", "--max-wer", "0"]
     )
