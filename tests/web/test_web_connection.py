@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,6 +149,8 @@ def test_the_last_words_may_be_given_up(page: Page, fake: FakeServer) -> None:
     page.open(fake.url)
     page.click("listen")
     page.until(lambda: page.words)
+    # more than a second of sound comes after the words
+    time.sleep(2)
     page.click("listen")
     page.until(lambda: page.status.startswith(LOST) and "last words" in page.status)
     assert page.text("listen-label") == "Give up"
