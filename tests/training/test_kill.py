@@ -156,19 +156,19 @@ def test_interrupt_saves_and_ends_with_130(
 
 def test_interrupt_between_two_epochs_ends_the_run(corpus: Corpus, out: Path) -> None:
     config, task = make(tiny("lm", corpus, out, optim__steps=1000))
-    epoch = task.epoch
+    batches = task.source.batches
 
-    def interrupted(number: int, start: int) -> Any:
+    def interrupted(number: int, start: int, collate: Any) -> Any:
         if number == 1:
             signal.raise_signal(signal.SIGINT)
-        return epoch(number, start)
+        return batches(number, start, collate)
 
-    task.epoch = interrupted
+    task.source.batches = interrupted
     with pytest.raises(KeyboardInterrupt):
         train(config, task)
     newest = latest(out / "checkpoint")
     assert newest is not None
-    assert int(newest.name[5:]) == steps_logged(out)[-1] == task.steps_in_epoch(0)
+    assert int(newest.name[5:]) == steps_logged(out)[-1] == task.source.steps(0)
 
 
 @pytest.mark.parametrize(
