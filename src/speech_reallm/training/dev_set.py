@@ -10,7 +10,7 @@ from torch import Tensor
 from ..evaluate.bootstrap import interval
 from ..evaluate.wer import edit_alignment, make_normalizer
 from .config import DataConfig
-from .data.collate import pad_audio
+from .data.collate import pad_audio, present
 from .data.planning import bucket
 from .data.sources.audio import AudioSource
 
@@ -32,7 +32,8 @@ class DevSet:
         count = min(data.dev_utterances, len(order))
         examples: list[tuple[int, ...]] = [(i,) for i in order[: count - count * JOINED // 100]]
         while len(examples) < count:
-            joined, seconds = [], 0.0
+            joined: list[int] = []
+            seconds = 0.0
             for i in rng.choice(len(order), min(5, len(order)), replace=False).tolist():
                 if joined and seconds + source.cuts[i].duration > LONGEST:
                     break
@@ -46,7 +47,7 @@ class DevSet:
         for number, members in enumerate(batches):
             loaded = [source.example(examples[i], 0, number, row) for row, i in enumerate(members)]
             self.texts += [example.text for example in loaded]
-            self._batches.append(pad_audio([example.audio for example in loaded]))
+            self._batches.append(pad_audio(present(example.audio for example in loaded)))
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(audio [B, N], lengths [B] samples)"""

@@ -56,7 +56,7 @@ def moved(batch: Any, where: torch.device) -> Any:
         return batch
     if isinstance(batch, Tensor):
         return batch.to(where)
-    if dataclasses.is_dataclass(batch):
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         values = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
         tensors = {name: value.to(where) for name, value in values.items() if isinstance(value, Tensor)}
         return dataclasses.replace(batch, **tensors)

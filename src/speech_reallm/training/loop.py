@@ -26,6 +26,7 @@ from .distributed import agree, barrier, rank_and_world_size, summed
 from .optimiser import L2SP, Ema, lr_scale, make_optimiser, parameter_groups
 from .run_log import RunLog
 from .signals import OrderlyStop
+from .tasks.base import Task
 
 # what an epoch's iterator gives when it has no more batches
 END = object()
@@ -36,22 +37,21 @@ MOST_BAD_STEPS, MOST_EMPTY_EPOCHS = 10, 100
 class _Forward(nn.Module):
     """task(batch), or a zero with gradients where this process has no share of the batch but others have."""
 
-    def __init__(self, task: nn.Module):
+    def __init__(self, task: Task):
         super().__init__()
         self.task = task
 
     def forward(self, batch: Any) -> tuple[Tensor, dict[str, Any]]:
         if batch is None:
-            return sum(p.sum() * 0.0 for p in self.task.parameters() if p.requires_grad), {}
+            zeros = [p.sum() * 0.0 for p in self.task.parameters() if p.requires_grad]
+            return torch.stack(zeros).sum(), {}
         return self.task(batch)
 
 
 class Trainer:
     """Trains a task into config.out, resuming from its last checkpoint."""
 
-    def __init__(
-        self, config: RunConfig, task: nn.Module, *, minutes: float | None = None, fresh: bool = False
-    ):
+    def __init__(self, config: RunConfig, task: Task, *, minutes: float | None = None, fresh: bool = False):
         """minutes, fresh: see train(). Raises UserError where nothing is to be trained, or for a damaged checkpoint."""
         self.config, self.task, self.optim, self.minutes = config, task, config.optim, minutes
         self.rank, self.processes = rank_and_world_size()
@@ -148,7 +148,7 @@ class Trainer:
 
     def _take(self, batches: Iterator[Any]) -> tuple[list[Any], bool]:
         """The batches of one step, and whether there are no more."""
-        accumulated = []
+        accumulated: list[Any] = []
         for _ in range(self.optim.accumulate):
             batch = next(batches, END)
             if batch is END:
@@ -276,7 +276,7 @@ class _Window:
 
 
 def train(
-    config: RunConfig, task: nn.Module, *, minutes: float | None = None, fresh: bool = False
+    config: RunConfig, task: Task, *, minutes: float | None = None, fresh: bool = False
 ) -> dict[str, Any]:
     """Train `task` into config.out, resuming from its last checkpoint. Returns the best evaluation.
 

@@ -107,7 +107,7 @@ def align_manifest(
                 _align_into(file, teacher, batch, audio, options.min_score)
                 file.flush()
                 # sums of floats must not pass the end of the bar
-                bar.update(min(sum(c.duration for c, _ in batch), bar.total - bar.n))
+                bar.update(min(sum(c.duration for c, _ in batch), seconds - bar.n))
     finally:
         file.close()
     summary = Summary(

@@ -6,13 +6,12 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ...errors import UserError
 from .presets import with_preset
-from .reader import build, merge, to_dict
+from .reader import T, build, merge, to_dict
 
-T = TypeVar("T")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
+
+
+def present(values: Iterable[T | None]) -> list[T]:
+    """The values of a batch's examples, all of which must have one. Raises ValueError."""
+    found = list(values)
+    kept = [value for value in found if value is not None]
+    if len(kept) != len(found):
+        raise ValueError("the examples of a batch must be of one kind")
+    return kept
 
 
 def pad_rows(rows: Sequence[np.ndarray]) -> Tensor:

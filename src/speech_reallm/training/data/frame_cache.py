@@ -22,6 +22,7 @@ from ...errors import UserError
 from ..config import DataConfig
 from ..distributed import first_process_first
 from ..model.encode import encode_batch
+from ..model.encoders import Encoder
 from .augment import Augmenter
 from .collate import pad_audio
 from .manifests import load_audio
@@ -65,7 +66,7 @@ def fingerprint(encoder: nn.Module) -> str:
 class FrameCache:
     """Frames of all training utterances, each at every configured speed."""
 
-    def __init__(self, folder: str, encoder: nn.Module, data: DataConfig, flush_chunks: int, bf16: bool):
+    def __init__(self, folder: str, encoder: Encoder, data: DataConfig, flush_chunks: int, bf16: bool):
         if encoder.config.frames_depend_on_delay:
             raise UserError("`cache`: this encoder (right_context) gives other frames at each label delay")
         self.folder = Path(folder)
@@ -106,7 +107,8 @@ class FrameCache:
         from tqdm import tqdm
 
         index_path, frames_path = self.folder / "index.jsonl", self.folder / "frames.f16"
-        known, end = {}, 0
+        known: dict[str, dict] = {}
+        end = 0
         if index_path.exists():
             for line in index_path.read_text().splitlines():
                 try:
@@ -120,10 +122,10 @@ class FrameCache:
         if not missing:
             return known
         # frames beyond the last indexed ones were being written when an earlier build stopped
-        with frames_path.open("ab") as file:
-            file.truncate(end * self.dim * 2)
-        with index_path.open("w") as file:
-            file.writelines(json.dumps({"key": k, **row}) + "\n" for k, row in known.items())
+        with frames_path.open("ab") as frames_file:
+            frames_file.truncate(end * self.dim * 2)
+        with index_path.open("w") as index_file:
+            index_file.writelines(json.dumps({"key": k, **row}) + "\n" for k, row in known.items())
         plan = bucket([c.duration for _, c, _ in missing], 2 * self.config.batch_seconds, 0, 0)
 
         def load(batch: list[int]) -> list[np.ndarray]:

@@ -135,6 +135,7 @@ def _plain_cut(row: dict[str, Any], folder: Path, rate: int | None, require_text
         info = _probe(path)
         rate, samples = info.samplerate, info.frames
     elif isinstance(duration, (int, float)) and not isinstance(duration, bool) and math.isfinite(duration):
+        assert rate is not None  # where no row states it, the caller has found it out
         samples = round(duration * rate)
     else:
         raise _BadRow("`duration` must be a number of seconds")

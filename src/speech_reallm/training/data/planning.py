@@ -86,14 +86,14 @@ def plan_epoch(
     non_speech = [i for i, (supervision, _) in enumerate(utterances) if not supervision.text]
 
     def mate(of: int) -> int:
-        pool: Sequence[int] = mates[str(utterances[of][0].speaker)]
+        pool: Sequence[int] | np.ndarray = mates[str(utterances[of][0].speaker)]
         draw = rng.random()
         if non_speech and draw < NON_SPEECH_SHARE:
             pool = non_speech
         elif draw > 1 - ANY_SPEAKER_SHARE or len(pool) == 1:
             # a speaker with a single utterance does not repeat it again and again
             pool = order
-        return int(pool[rng.integers(len(pool))])
+        return int(pool[int(rng.integers(len(pool)))])
 
     examples, durations = [], []
     for first in map(int, order):

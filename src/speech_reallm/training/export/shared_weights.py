@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -183,7 +183,7 @@ class _Rewriter:
         """Packed bytes [N, K] and scales [N] to floats of this shape; turned: as a matrix [K, N]."""
         last = self.whole([-1], "last")
         zero = self.value(np.array(128, np.float32), "zero.float")
-        steps = [
+        steps: list[tuple[str, list[str], dict[str, Any]]] = [
             ("Cast", [], {"to": TensorProto.FLOAT}),
             ("Sub", [zero], {}),
             ("Mul", [self.op("Unsqueeze", [scale, last], f"{output}.scale", constant)], {}),

@@ -13,6 +13,7 @@ from ...errors import UserError
 from ..config import CTCConfig, build
 from .encoders import build_encoder
 from .encoders.waveform import Layer
+from .layers.module_list import ModuleList
 
 BLANK = 3
 
@@ -26,12 +27,12 @@ class CTCModel(nn.Module):
             raise UserError("ctc.encoder.full_context must be true: the whole utterance is its context")
         self.config = config
         self.encoder = build_encoder(config.encoder, config.chunk_ms)
-        self.head = nn.ModuleList(
+        self.head = ModuleList(
             Layer(config.encoder, self.encoder.frames_per_chunk) for _ in range(config.head_layers)
         )
         self.norm = nn.LayerNorm(self.encoder.dim)
         self.project = nn.Linear(self.encoder.dim, config.vocab_size)
-        self.hop = self.encoder.chunk_samples // self.encoder.frames_per_chunk
+        self.hop = self.encoder.hop
         self.frame_seconds = self.hop / SAMPLE_RATE
 
     def frame_lengths(self, lengths: Tensor) -> Tensor:

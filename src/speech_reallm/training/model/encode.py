@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..device import autocast, device_of
+from .encoders import Encoder
 
 
 def encode_batch(
-    encoder: nn.Module, audio: Tensor, lengths: Tensor, flush_chunks: int, bf16: bool, delay: int = 0
+    encoder: Encoder, audio: Tensor, lengths: Tensor, flush_chunks: int, bf16: bool, delay: int = 0
 ) -> Tensor:
     """audio [B, N] -> frames [B, (C + flush) * F, D] float32, zeros behind every utterance as at a flush."""
     size = encoder.chunk_samples

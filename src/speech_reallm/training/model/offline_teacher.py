@@ -19,7 +19,7 @@ from ..data.collate import pad_to_chunks
 from ..device import own_device
 from ..weights import init_from
 from .decoders.cross_attention import CrossAttentionDecoder
-from .encoders import build_encoder
+from .encoders import Encoder, build_encoder
 
 # names of weights that an offline decoder has no use for
 STREAMING_ONLY = ("chunk_age", "chunks_since_piece.weight")
@@ -29,7 +29,7 @@ PIECES = 1024
 
 
 @torch.no_grad()
-def offline_frames(encoder: nn.Module, audio: Tensor, lengths: Tensor, padding: int) -> Tensor:
+def offline_frames(encoder: Encoder, audio: Tensor, lengths: Tensor, padding: int) -> Tensor:
     """Frames [B, T, D] float32 of a full-context encoder, with `padding` samples of silence after each utterance.
 
     audio [B, N], lengths [B] in samples. Without the padding its frames would depend on how near the end is, which

@@ -19,7 +19,7 @@ class CTCLoss:
         self.weight, self.blank_id = weight, blank_id
 
     def __call__(self, output: ModelOutput, batch: Any) -> Tensor:
-        assert output.logits is not None
+        assert output.logits is not None and output.lengths is not None
         return F.ctc_loss(
             output.logits.transpose(0, 1), batch.pieces, output.lengths, batch.piece_lengths,
             self.blank_id, "sum", zero_infinity=True,

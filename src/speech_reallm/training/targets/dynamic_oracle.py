@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from .interleaving import Interleaved
+from .interleaving import Integers, Interleaved
 
 # a piece that is overdue by more chunks than this is given up, so that it does not hold up what follows
 MAX_OVERDUE_CHUNKS = 5
@@ -16,8 +15,8 @@ MAX_OVERDUE_CHUNKS = 5
 def dynamic_oracle(
     path: Interleaved,
     kept: np.ndarray,
-    pieces: Sequence[int],
-    end_chunks: Sequence[int],
+    pieces: Integers,
+    end_chunks: Integers,
     delay: int,
     blank: int,
 ) -> Interleaved:

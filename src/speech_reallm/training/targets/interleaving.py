@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Integers = Sequence[int] | np.ndarray
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interleaved:
@@ -29,7 +31,7 @@ class Interleaved:
     soft_label_mask: np.ndarray
 
 
-def place(end_chunks: Sequence[int], n_chunks: int, delay: int, cap: int) -> list[int]:
+def place(end_chunks: Integers, n_chunks: int, delay: int, cap: int) -> list[int]:
     """The embedding after which each piece is placed.
 
     end_chunks [U]: the chunk in which each piece's audio ends. Placement is at end + delay, in order, at most `cap`
@@ -56,7 +58,7 @@ def place(end_chunks: Sequence[int], n_chunks: int, delay: int, cap: int) -> lis
 
 
 def interleave(
-    pieces: Sequence[int], end_chunks: Sequence[int], n_chunks: int, delay: int, blank: int, cap: int = 16
+    pieces: Integers, end_chunks: Integers, n_chunks: int, delay: int, blank: int, cap: int = 16
 ) -> Interleaved:
     """From pieces [U] and the chunks in which they end to the decoder's sequence of n_chunks + delay + U positions."""
     where = np.asarray(place(end_chunks, n_chunks, delay, cap), dtype=np.int64)
@@ -73,7 +75,7 @@ def interleave(
     return Interleaved(pieces=tokens, chunks=chunks, targets=targets, soft_label_mask=targets != blank)
 
 
-def deinterleave(targets: Sequence[int], blank: int) -> tuple[list[int], list[int]]:
+def deinterleave(targets: Integers, blank: int) -> tuple[list[int], list[int]]:
     """From a sequence of predictions to (pieces, the embedding after which each stands): each BLANK moves on by one."""
     pieces, where, chunk = [], [], 0
     for symbol in targets:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,27 +22,30 @@ from ..weights import init_from
 Content = Any
 
 
-@runtime_checkable
-class Task(Protocol):
+class Task(nn.Module, ABC):
     """A page that puts a source, targets, a model and objectives together. The loop knows nothing else.
 
-    It is an nn.Module, so that its model moves and is wrapped with it. Batches have `num_targets`, the number that the
-    loss is summed over; a frozen teacher is not part of `model`.
+    A module, so that its model moves and is wrapped with it. Batches have `num_targets`, the number that the loss is
+    summed over; a frozen teacher is not part of `model`.
     """
 
     config: RunConfig
     model: nn.Module
     source: BatchSource
 
+    @abstractmethod
     def collate(self, examples: list[Example], rng: np.random.Generator) -> Any:
         """A batch of these examples; the targets are made here."""
 
+    @abstractmethod
     def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, summed over the batch's targets, and metrics."""
 
+    @abstractmethod
     def evaluate(self) -> dict[str, float]:
         """Holds "score"; the weights with the lowest are kept."""
 
+    @abstractmethod
     def artifacts(self) -> dict[str, Content]:
         """The files of best/."""
 
@@ -80,13 +84,13 @@ def task_configs() -> dict[str, type[RunConfig]]:
     return {name: config for name, (config, _) in _table().items()}
 
 
-def make_task(config: RunConfig) -> nn.Module:
+def make_task(config: RunConfig) -> Task:
     """The task of a configuration, with the weights that its run starts from. Raises UserError."""
     _, task = _table()[config.task]
     return task(config)
 
 
-def _table() -> dict[str, tuple[type[RunConfig], type[nn.Module]]]:
+def _table() -> dict[str, tuple[type[RunConfig], Callable[[Any], Task]]]:
     from . import ctc, distill, lm, reallm
 
     return {

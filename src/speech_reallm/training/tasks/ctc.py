@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import UserError
 from ...text import normalize_for_training
 from ..config import CTCConfig, RunConfig, to_dict
-from ..data.collate import pad_audio, pad_integers, pad_rows, pad_to_chunks
+from ..data.collate import pad_audio, pad_integers, pad_rows, pad_to_chunks, present
 from ..data.frame_cache import FrameCache
 from ..data.sources.audio import AudioSource
 from ..data.sources.base import BatchSource, Example
@@ -25,7 +25,7 @@ from ..distributed import rank_and_world_size
 from ..model.ctc import BLANK, CTCModel
 from ..objectives.base import ModelOutput
 from ..objectives.ctc import CTCLoss
-from .base import Content, load_tokenizer, started, total_loss
+from .base import Content, Task, load_tokenizer, started, total_loss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +57,11 @@ class CTCBatch:
     num_targets: int
 
 
-class CTCTask(nn.Module):
+class CTCTask(Task):
     """task: ctc"""
+
+    config: CTCRunConfig
+    model: CTCModel
 
     def __init__(self, config: CTCRunConfig):
         super().__init__()
@@ -87,10 +90,10 @@ class CTCTask(nn.Module):
         ]
         frames = audio = None
         if examples[0].frames is not None:
-            frames = pad_rows([e.frames for e in examples])
+            frames = pad_rows(present(e.frames for e in examples))
             lengths = torch.tensor([e.speech_frames for e in examples])
         else:
-            audio, lengths = pad_audio([e.audio for e in examples])
+            audio, lengths = pad_audio(present(e.audio for e in examples))
         return CTCBatch(
             frames=frames,
             audio=audio,
@@ -104,6 +107,7 @@ class CTCTask(nn.Module):
         frames, lengths = batch.frames, batch.lengths
         augment = self.augment if self.augment and self.training else None
         if frames is None:
+            assert batch.audio is not None
             encoder = self.model.encoder
             frames = encoder(pad_to_chunks(batch.audio, encoder.chunk_samples, 0), lengths, augment)
             lengths = self.model.frame_lengths(lengths)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...audio import SAMPLE_RATE
 from ..config import ModelConfig, RunConfig, to_dict
-from ..data.collate import pad_audio, pad_rows, pad_to_chunks
+from ..data.collate import pad_audio, pad_rows, pad_to_chunks, present
 from ..data.sources.audio import AudioSource
 from ..data.sources.base import Example
 from ..device import autocast, device_of, moved, own_device
@@ -25,7 +25,7 @@ from ..model.offline_teacher import offline_frames
 from ..objectives.base import ModelOutput
 from ..objectives.frame_distillation import FrameDistillation
 from ..weights import init_from
-from .base import Content, started, total_loss
+from .base import Content, Task, started, total_loss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,8 +73,12 @@ class _EncoderOnly(nn.Module):
         self.encoder = build_encoder(config.encoder, config.chunk_ms)
 
 
-class DistillTask(nn.Module):
+class DistillTask(Task):
     """task: distill"""
+
+    config: DistillConfig
+    model: _EncoderOnly
+    source: AudioSource
 
     def __init__(self, config: DistillConfig):
         super().__init__()
@@ -103,13 +107,12 @@ class DistillTask(nn.Module):
         return batches
 
     def collate(self, examples: list[Example], rng: np.random.Generator) -> FrameBatch:
-        audio, lengths = pad_audio([e.audio for e in examples])
+        audio, lengths = pad_audio(present(e.audio for e in examples))
         encoder = self.model.encoder
-        hop = encoder.chunk_samples // encoder.frames_per_chunk
-        frame_lengths = (lengths + hop - 1) // hop
+        frame_lengths = (lengths + encoder.hop - 1) // encoder.hop
         return FrameBatch(
             audio=audio,
-            clean=pad_rows([e.clean for e in examples]),
+            clean=pad_rows(present(e.clean for e in examples)),
             lengths=lengths,
             frame_lengths=frame_lengths,
             delay=int(rng.choice(self.delays)),

@@ -18,7 +18,7 @@ from ..distributed import rank_and_world_size
 from ..model.decoders.llama import LlamaStack
 from ..objectives.base import ModelOutput
 from ..objectives.cross_entropy import CrossEntropy
-from .base import Content, load_tokenizer, started, total_loss
+from .base import Content, Task, load_tokenizer, started, total_loss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +62,12 @@ class _DecoderOnly(nn.Module):
         self.decoder = LlamaStack(config.decoder, config.vocab_size)
 
 
-class LMTask(nn.Module):
+class LMTask(Task):
     """task: lm"""
+
+    config: LMConfig
+    model: _DecoderOnly
+    source: TextSource
 
     def __init__(self, config: LMConfig):
         super().__init__()

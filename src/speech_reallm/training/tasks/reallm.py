@@ -13,11 +13,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import UserError
 from ..config import ModelConfig, RunConfig, to_dict
-from ..data.collate import pad_audio, pad_integers, pad_rows, pad_to_chunks
+from ..data.collate import pad_audio, pad_integers, pad_rows, pad_to_chunks, present
 from ..data.frame_cache import FrameCache
 from ..data.labels import Labels
 from ..data.sources.audio import AudioSource
@@ -44,7 +44,7 @@ from ..targets.labels import end_chunks
 from ..targets.perturbation import perturb
 from ..teacher_forcing import random_pieces, scheduled_sampling
 from ..weights import interpolate
-from .base import Content, load_tokenizer, started, total_loss
+from .base import Content, Task, load_tokenizer, started, total_loss
 from .lm import TextBatch
 
 
@@ -135,8 +135,11 @@ class ReaLLMBatch:
     num_targets: int
 
 
-class ReaLLMTask(nn.Module):
+class ReaLLMTask(Task):
     """task: reallm"""
+
+    config: ReaLLMConfig
+    model: ReaLLM
 
     def __init__(self, config: ReaLLMConfig):
         super().__init__()
@@ -221,12 +224,12 @@ class ReaLLMTask(nn.Module):
         targets = pad_integers([s.targets for s in sequences], IGNORE)
         inputs: dict[str, Tensor] = {}
         if examples[0].frames is not None:
-            inputs["frames"] = pad_rows([e.frames for e in examples])
+            inputs["frames"] = pad_rows(present(e.frames for e in examples))
         else:
-            audio, inputs["lengths"] = pad_audio([e.audio for e in examples])
+            audio, inputs["lengths"] = pad_audio(present(e.audio for e in examples))
             extra = self.flush_chunks + self.model_config.encoder.lookahead_chunks
             inputs["audio"] = pad_to_chunks(audio, self.model_config.chunk_samples, extra)
-            inputs["clean"] = pad_rows([e.clean for e in examples])
+            inputs["clean"] = pad_rows(present(e.clean for e in examples))
         return ReaLLMBatch(
             delay=torch.as_tensor(delays),
             encoder_delay=int(delays[0]),
@@ -268,19 +271,20 @@ class ReaLLMTask(nn.Module):
         if batch.audio is not None:
             frames = encoder(batch.audio, augment=augment, delay=batch.encoder_delay)
         else:
+            assert batch.frames is not None
             frames = augment(batch.frames) if augment else batch.frames
         logits = self._logits(frames, batch, self._fed(frames, batch) if self.training else batch.pieces)
         output = ModelOutput(logits=logits)
         objectives: list[Objective] = [self.cross_entropy]
         if self.teacher is not None and self.training:
-            hop = encoder.chunk_samples // encoder.frames_per_chunk
+            assert batch.clean is not None and batch.lengths is not None
             output = ModelOutput(
                 logits=logits,
                 frames=frames.float()[
                     :, encoder.frame_offset(batch.encoder_delay) * encoder.frames_per_chunk :
                 ],
                 target_frames=self.teacher.frames(batch.clean, batch.lengths),
-                frame_lengths=(batch.lengths + hop - 1) // hop,
+                frame_lengths=(batch.lengths + encoder.hop - 1) // encoder.hop,
             )
             objectives += self.distillation
         loss, metrics = total_loss(objectives, output, batch)

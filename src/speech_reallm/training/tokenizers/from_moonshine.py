@@ -12,14 +12,18 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2 as proto
+from sentencepiece import sentencepiece_model_pb2
 
 from ...errors import UserError
 from ...text import clean_cased
 from ...tokenizer import SPACE, Tokenizer
 from .texts import lines_of
+
+# protobuf makes its classes when the module is imported: no type checker can see them
+proto: Any = sentencepiece_model_pb2
 
 _FIRST_PIECE = 259
 _FIRST_SPECIAL = 32000
@@ -106,7 +110,8 @@ def make_tokenizer(folder: str | Path, texts: Sequence[str], vocab: int, out: st
 
 def merges(word: str, known: dict[str, int]) -> list[str]:
     """The pieces that BPE makes on its way from the characters of `word`; the last one is `word` if it is a piece."""
-    parts, made = list(word), []
+    parts = list(word)
+    made: list[str] = []
     while True:
         pairs = [(known[a + b], i) for i, (a, b) in enumerate(itertools.pairwise(parts)) if a + b in known]
         if not pairs:
@@ -147,7 +152,7 @@ def _choose(known: dict[str, int], counts: Counter[str], size: int) -> set[str]:
     raise UserError(f"there are only {len(kept) + len(_SPECIAL)} pieces to choose from, --vocab wants more")
 
 
-def _model(known: dict[str, int], prefix: bool = True) -> proto.ModelProto:
+def _model(known: dict[str, int], prefix: bool = True) -> Any:
     """A SentencePiece BPE model that merges in the order of old ids; `prefix`: a word begins with U+2581."""
     model = proto.ModelProto()
     types = proto.ModelProto.SentencePiece

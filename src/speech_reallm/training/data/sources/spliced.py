@@ -127,7 +127,10 @@ class Splicer:
             total += sum(s.end - s.start for s in spoken)
             if self.pauses and rng.random() < PAUSE_PROB:
                 chosen.append(self.pauses[rng.integers(len(self.pauses))])
-        frames, pieces, ends, offset = [], [], [], 0
+        frames: list[np.ndarray] = []
+        pieces: list[int] = []
+        ends: list[float] = []
+        offset = 0
         for unit in chosen:
             stretch = self.cache.read(self.cache.entries[unit.entry])[unit.start : unit.end]
             frames.append(stretch)

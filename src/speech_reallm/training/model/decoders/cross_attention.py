@@ -21,7 +21,7 @@ from ...config import ModelConfig
 from ..encoders.block_attention import write_ring
 from ..layers.attention import MASKED
 from ..layers.rotary import Rotation, rotary
-from . import DecoderState, Path, Update
+from . import Decoder, DecoderState, Path, Update
 from .llama import LlamaStack, Memory, cache_of, write_past
 
 # the count of chunks since the last piece goes no further than this
@@ -33,8 +33,8 @@ BLANK_BIAS_CHUNKS = 2
 SINK_DISTANCE = 512
 
 
-class CrossAttentionDecoder(LlamaStack):
-    """A step takes the last piece, the chunks since it, and the current embedding. See the protocol Decoder.
+class CrossAttentionDecoder(LlamaStack, Decoder):
+    """A step takes the last piece, the chunks since it, and the current embedding. See Decoder.
 
     Only a step that emitted a piece is committed: BLANK adds to the count of chunks and leaves the past alone. So an
     answer depends on the text and the chunk, and not on the path that led there.

@@ -10,15 +10,15 @@ from torch import Tensor
 from ....engine.ring import ring_slot
 from ....errors import UserError
 from ...config import ModelConfig
-from . import DecoderState, Path, Update
+from . import Decoder, DecoderState, Path, Update
 from .llama import LlamaStack, cache_of, write_past
 
 # in the place of a piece: the input of this step is the embedding
 EMBEDDING = -1
 
 
-class InterleavingDecoder(LlamaStack):
-    """A step takes a piece or an embedding, and every step is committed. See the protocol Decoder."""
+class InterleavingDecoder(LlamaStack, Decoder):
+    """A step takes a piece or an embedding, and every step is committed. See Decoder."""
 
     path_independent = False
     zero_speech_at_start = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,12 @@ from torch.nn import functional as F
 
 from ...config import DecoderConfig
 from ..layers.attention import MASKED, attend
+from ..layers.module_list import ModuleList
 from ..layers.norm import RMSNorm
 from ..layers.rotary import Rotation, rotary, rotate
+
+if TYPE_CHECKING:
+    from .cross_attention import CrossAttention
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +39,7 @@ class Memory:
 class Block(nn.Module):
     """Self-attention, attention to the encoder's frames where there is one, feed-forward; pre-norm with residuals."""
 
-    def __init__(self, config: DecoderConfig, cross_attention: Callable[[], nn.Module] | None = None):
+    def __init__(self, config: DecoderConfig, cross_attention: Callable[[], CrossAttention] | None = None):
         super().__init__()
         self.heads, self.kv_heads = config.heads, config.kv
         self.head_dim = config.dim // config.heads
@@ -140,7 +145,7 @@ class LlamaStack(nn.Module):
         self,
         config: DecoderConfig,
         vocab_size: int,
-        cross_attention: Callable[[], nn.Module] | None = None,
+        cross_attention: Callable[[], CrossAttention] | None = None,
     ):
         """cross_attention: makes the attention of one layer to the encoder's frames."""
         super().__init__()
@@ -149,7 +154,7 @@ class LlamaStack(nn.Module):
         if not config.tie_embeddings:
             self.embed: nn.Module = nn.Embedding(vocab_size, config.dim)
         self.rotary_dims = int(config.dim // config.heads * config.rotary_fraction) // 2 * 2
-        self.blocks = nn.ModuleList(Block(config, cross_attention) for _ in range(config.layers))
+        self.blocks = ModuleList(Block(config, cross_attention) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim)
         self.head = nn.Linear(config.dim, vocab_size, bias=False)
         if config.tie_embeddings:
@@ -225,7 +230,8 @@ class LlamaStack(nn.Module):
         seen = (slots < position.reshape(-1, 1, 1, 1)) | (slots == self.window - 1)
         mask = torch.where(seen, 0.0, MASKED)
         ages = None if chunk is None else self.blocks[0].cross_attention.ages(chunk)
-        x, new = x.unsqueeze(1), {}
+        x = x.unsqueeze(1)
+        new: dict[str, Tensor] = {}
         for i, block in enumerate(self.blocks):
             past = {name: cache[f"{i}.{name}"] for name in "kv"}
             ring = None if cross is None else {name: cross[f"{i}.{name}"] for name in "kv"}

@@ -56,7 +56,7 @@ class BlockAttention(SelfAttention):
 
     def forward(self, x: Tensor, final: bool = False) -> Tensor:
         """x [B, C, (R + 1) F, D] (normalised blocks) -> the same shape; with `final` the chunks alone, [B, C, F, D]."""
-        assert self.left is not None
+        left = self.past_chunks
         batch, chunks, size, _ = x.shape
         group = min(GROUP, chunks)
         many = -(-chunks // group)
@@ -79,13 +79,13 @@ class BlockAttention(SelfAttention):
             t: Tensor,
         ) -> Tensor:  # -> [rows, H, (left + group - 1) F, d], of the chunks before each of a group
             t = t[:, : chunks - 1 or 1, : self.frames_per_chunk].flatten(3).flatten(1, 2)
-            reach = (self.left + group - 1) * self.frames_per_chunk
+            reach = (left + group - 1) * self.frames_per_chunk
             t = F.pad(
                 t,
                 (
                     0,
                     0,
-                    self.left * self.frames_per_chunk,
+                    left * self.frames_per_chunk,
                     (many * group - 1) * self.frames_per_chunk - t.shape[1],
                 ),
             )
@@ -108,9 +108,10 @@ class BlockAttention(SelfAttention):
         """Additive mask [rows, 1, group, 1, (left + group - 1) F] over the past of each chunk of a group."""
         device = like.device
         query = torch.arange(group, device=device)[None, :, None]
-        key = torch.arange(self.left + group - 1, device=device)[None, None, :]
-        absolute = torch.arange(many, device=device)[:, None, None] * group + key - self.left
-        seen = (key >= query) & (key < query + self.left) & (absolute >= 0) & (absolute < chunks)
+        left = self.past_chunks
+        key = torch.arange(left + group - 1, device=device)[None, None, :]
+        absolute = torch.arange(many, device=device)[:, None, None] * group + key - left
+        seen = (key >= query) & (key < query + left) & (absolute >= 0) & (absolute < chunks)
         mask = torch.where(seen, 0.0, MASKED).to(like.dtype).repeat_interleave(self.frames_per_chunk, 2)
         return mask.repeat(batch, 1, 1)[:, None, :, None]
 
@@ -120,8 +121,7 @@ class BlockAttention(SelfAttention):
         Rings: step() returns what is to be written into them. Both lie as the products take them, so that a step
         copies neither.
         """
-        assert self.left is not None
-        past = self.left * self.frames_per_chunk
+        past = self.past_chunks * self.frames_per_chunk
         return {
             "k": torch.zeros(batch, self.heads, self.head_dim, past),
             "v": torch.zeros(batch, self.heads, past, self.head_dim),

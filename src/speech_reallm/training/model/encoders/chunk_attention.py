@@ -30,19 +30,19 @@ class ChunkAttention(SelfAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, F, D] (normalised input) -> [B, C - lookahead, F, D]."""
-        assert self.left is not None
         batch, chunks, frames, _ = x.shape
         out_chunks = chunks - self.lookahead
         group = min(GROUP, out_chunks)
         blocks = -(-out_chunks // group)
-        window = self.left + group + self.lookahead
+        left = self.past_chunks
+        window = left + group + self.lookahead
         q, k, v = self._split(x.flatten(1, 2))
         cos, sin = rotary(torch.arange(chunks * frames, device=x.device), self.rotary_dims)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         back = max(0, blocks * group + self.lookahead - chunks) * frames
 
         def windows(t: Tensor) -> Tensor:  # -> [B * blocks, window * F, H, d]
-            t = F.pad(t.flatten(2), (0, 0, self.left * frames, back))
+            t = F.pad(t.flatten(2), (0, 0, left * frames, back))
             t = t.unfold(1, window * frames, group * frames).transpose(2, 3)
             return t.reshape(batch * blocks, window * frames, self.heads, self.head_dim)
 
@@ -54,10 +54,11 @@ class ChunkAttention(SelfAttention):
     def _mask(self, batch: int, chunks: int, blocks: int, group: int, device: torch.device) -> Tensor:
         """Additive mask [batch * blocks, 1, group * F, window * F]."""
         query = torch.arange(group, device=device)[None, :, None]
-        key = torch.arange(self.left + group + self.lookahead, device=device)[None, None, :]
+        left = self.past_chunks
+        key = torch.arange(left + group + self.lookahead, device=device)[None, None, :]
         block = torch.arange(blocks, device=device)[:, None, None]
-        absolute = block * group + key - self.left
-        reach = self.left + self.lookahead
+        absolute = block * group + key - left
+        reach = left + self.lookahead
         seen = (key >= query) & (key <= query + reach) & (absolute >= 0) & (absolute < chunks)
         mask = (
             torch.where(seen, 0.0, MASKED)
@@ -68,8 +69,7 @@ class ChunkAttention(SelfAttention):
 
     def init_state(self, batch: int) -> dict[str, Tensor]:
         """Keys (rotated) and values of the last left + lookahead chunks; the queries (rotated) that wait."""
-        assert self.left is not None
-        past = (self.left + self.lookahead) * self.frames_per_chunk
+        past = (self.past_chunks + self.lookahead) * self.frames_per_chunk
         state = {"k": torch.zeros(batch, past, self.dim), "v": torch.zeros(batch, past, self.dim)}
         if self.lookahead:
             state["q"] = torch.zeros(batch, self.frames_per_chunk, self.dim)
@@ -88,16 +88,16 @@ class ChunkAttention(SelfAttention):
 
         Returns the output [B, F, D] of chunk index - lookahead, and the new state.
         """
-        assert self.left is not None
+        left = self.past_chunks
         # reshaped with sizes that are known: ONNX would compute others anew in every layer
-        heads, past = (self.heads, self.head_dim), (self.left + self.lookahead) * self.frames_per_chunk
+        heads, past = (self.heads, self.head_dim), (left + self.lookahead) * self.frames_per_chunk
         both, v = self.qkv(x).split((2 * self.dim, self.dim), -1)
         q, k = rotation(both).split(self.dim, -1)
         k, v = torch.cat((state["k"], k), 1), torch.cat((state["v"], v), 1)
         new = {"k": k[:, self.frames_per_chunk :], "v": v[:, self.frames_per_chunk :]}
         if self.lookahead:
             new["q"], q = q, state["q"]
-        span = self.left + self.lookahead + 1
+        span = left + self.lookahead + 1
         chunk = index[:, None] - (span - 1) + torch.arange(span, device=x.device)[None]
         mask = torch.where(chunk >= 0, 0.0, MASKED).repeat_interleave(self.frames_per_chunk, 1)[
             :, None, None, :

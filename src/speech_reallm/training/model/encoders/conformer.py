@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from ....audio import SAMPLE_RATE
 from ....errors import UserError
 from ...config import EncoderConfig
+from ..layers.module_list import ModuleList
+from . import Encoder, EncoderState
 from .chunk_attention import ChunkAttention
 from .features import HOP, PAST, LogMel
 
 # about the mean and standard deviation of log-mel over speech, so that what enters is near N(0, 1)
 MEL_MEAN, MEL_SCALE = -7.0, 4.0
-
-EncoderState = dict[str, Tensor]
 
 
 class Subsampling(nn.Module):
@@ -171,7 +171,7 @@ class Block(nn.Module):
         return self.finish(x + y), index, new
 
 
-class ConformerEncoder(nn.Module):
+class ConformerEncoder(Encoder):
     """See ARCHITECTURE.md, contract "Encoder"."""
 
     def __init__(self, config: EncoderConfig, chunk_ms: int = 240):
@@ -193,7 +193,7 @@ class ConformerEncoder(nn.Module):
         self.subsampling = Subsampling(config.mel_bins, config.dim, config.subsampling)
         self.dropout = nn.Dropout(config.dropout)
         ahead = config.lookahead + (0,) * (config.layers - len(config.lookahead))
-        self.layers = nn.ModuleList(Block(config, self.frames_per_chunk, a) for a in ahead)
+        self.layers = ModuleList(Block(config, self.frames_per_chunk, a) for a in ahead)
 
     def _mel(self, audio: Tensor) -> Tensor:
         """audio [B, PAST + n] -> normalised log-mel [B, n / HOP, bins] float32."""
@@ -247,14 +247,17 @@ class ConformerEncoder(nn.Module):
 
     def _parts(self) -> dict[str, Subsampling | Block]:
         """Modules with a state of their own, by the prefix of its names."""
-        return {"subsampling": self.subsampling} | {f"layer{i}": layer for i, layer in enumerate(self.layers)}
+        layers: dict[str, Subsampling | Block] = {f"layer{i}": layer for i, layer in enumerate(self.layers)}
+        return {"subsampling": self.subsampling, **layers}
 
     def frame_offset(self, delay: int) -> int:
         """The frames come no later with a delay."""
         return 0
 
-    # of its state all is replaced by a step
-    rings: tuple[str, ...] = ()
+    @property
+    def rings(self) -> tuple[str, ...]:
+        """None: all of its state is replaced by a step."""
+        return ()
 
     def advance(
         self, audio: Tensor, state: EncoderState, delay: Tensor | None = None

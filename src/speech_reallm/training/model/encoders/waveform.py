@@ -18,7 +18,9 @@ from torch.nn import functional as F
 from ....audio import SAMPLE_RATE
 from ...config import EncoderConfig
 from ..layers.attention import MASKED
+from ..layers.module_list import ModuleList
 from ..layers.rotary import Rotation, rotary
+from . import Encoder
 from .block_attention import BlockAttention, blocks_of, select, write_ring
 
 HOP = 384
@@ -103,7 +105,7 @@ class Layer(nn.Module):
         return self.feed_forward(x + y), new
 
 
-class WaveformEncoder(nn.Module):
+class WaveformEncoder(Encoder):
     """See ARCHITECTURE.md, contract "Encoder"."""
 
     def __init__(self, config: EncoderConfig, chunk_ms: int = 240):
@@ -121,7 +123,7 @@ class WaveformEncoder(nn.Module):
         self.norm_bias = nn.Parameter(torch.zeros(d))
         self.conv2 = nn.Conv1d(d, 2 * d, 7, stride=3)
         self.conv3 = nn.Conv1d(2 * d, d, 3, stride=2)
-        self.layers = nn.ModuleList(Layer(config, self.frames_per_chunk) for _ in range(config.layers))
+        self.layers = ModuleList(Layer(config, self.frames_per_chunk) for _ in range(config.layers))
         self.norm = nn.LayerNorm(d, bias=False)
         self.high_pass: Tensor | None
         self.register_buffer("high_pass", high_pass_matrix() if config.high_pass else None, persistent=False)
@@ -322,6 +324,7 @@ class WaveformEncoder(nn.Module):
         index = state["chunk"] - self._most + first
         slot = torch.arange(count, device=x.device)
         left = self.config.left_chunks
+        assert left is not None
         # a slot holds what the last of these steps wrote; before chunk 0 there is nothing
         steps = torch.arange(left, device=x.device)
         ago = torch.remainder(state["chunk"][:, None] - 1 - steps, max(left, 1)) + 1

@@ -43,6 +43,12 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
 
+    @property
+    def past_chunks(self) -> int:
+        """Chunks of past that a query attends to; an attention over whole utterances has no such number."""
+        assert self.left is not None
+        return self.left
+
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[..., D] -> q, k, v, each [..., H, d]."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
