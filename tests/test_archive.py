@@ -204,6 +204,8 @@ def test_object_storage(run: Run, model_folder: Path, tmp_path: Path) -> None:
         assert written == (tmp_path / f"out/calls/{number}.json").read_bytes()
     archive = Archive("memory://bucket/all.jsonl", settings)
     assert archive.waiting == [] and archive.tally.present == 2
+    with pytest.raises(UserError, match="memory:// is of one process alone"):
+        transcribe_archive(archive, 1)
     # URLs of the local file system, in other processes
     rows = [{"audio": f"file://{tmp_path}/{n}.wav", "id": f"calls/{n}"} for n in range(2)]
     (tmp_path / "urls.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -297,6 +299,44 @@ def test_options_that_do_not_go_together(capsys: pytest.CaptureFixture[str], tmp
         assert cli.main(["transcribe", *arguments]) == 2
         assert message in capsys.readouterr().err
     assert parse_shard("7/8") == (7, 8)
+
+
+def test_without_ray(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, 1)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, err = run("--ray")
+    assert code == 2 and "needs ray: " in err and "pip install" in err
+
+
+def test_a_block_of_ray(
+    run: Run, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker of Ray does with a block: the same bytes, and failures that end neither worker nor block."""
+    from speech_reallm import archive as module
+    from speech_reallm.ray_jobs import _Actor
+
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    items = read_recordings(str(make(tmp_path, 3, bad="bad.wav")))
+    assert run()[0] == 2
+    begin = module._Process.begin
+
+    def mortal(process: module._Process, number: int, recording: module.ArchiveItem) -> None:
+        # recording 0 always ends its process
+        if recording.audio == "0.wav":
+            process._process.kill()
+            process._process.join(60)
+        begin(process, number, recording)
+
+    monkeypatch.setattr(module._Process, "begin", mortal)
+    actor = _Actor(Settings(out=str(tmp_path / "block"), model=str(model_folder)))
+    columns = {name: [getattr(item, name) for item in items] for name in ("name", "audio", "source")}
+    results = actor({"number": [7, 8, 9, 10], **columns})
+    assert results["number"] == [7, 8, 9, 10] and results["seconds"] == [0.0, 0.5, 0.5, 0.0]
+    lost, good, also_good, bad = results["error"]
+    assert "0.wav: the process that recognised it" in lost and lost.endswith("2 times")
+    assert good == also_good == "" and "bad.wav" in bad
+    alone = transcripts(tmp_path / "out")
+    assert transcripts(tmp_path / "block") == {n: d for n, d in alone.items() if n != "calls/0.json"}
 
 
 def test_progress_says_how_long_it_takes() -> None:

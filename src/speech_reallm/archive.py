@@ -347,6 +347,22 @@ class Archive:
                 "name another folder with --out"
             )
 
+    def check_shared(self) -> None:
+        """Raises UserError for transcripts that other processes would write where this one cannot see them."""
+        if self.settings.out.startswith("memory://"):
+            raise UserError(
+                "memory:// is of one process alone; --out needs a folder or a storage that all share"
+            )
+
+    def not_there(self) -> list[int]:
+        """Numbers of recordings that were waiting and whose transcripts are not all there now."""
+        self._folders.clear()
+        return [
+            number
+            for number in self.waiting
+            if not all(self._is_there(path) for path in self.settings.paths(self.recordings[number]))
+        ]
+
     def work(self, number: int) -> float:
         """How much of the work a recording is, in the unit of `Tally.work`."""
         return self.recordings[number].duration or self._usual
@@ -403,6 +419,48 @@ class _Process:
         self.connection.close()
 
 
+class IsolatedTranscriber:
+    """A `Transcriber` in a process of its own, so that a recording can end no other."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises UserError where the model cannot be loaded."""
+        self._settings = settings
+        self._process = self._start()
+
+    def _start(self) -> _Process:
+        why = ""
+        for _ in range(_STARTS):
+            process = _Process(self._settings)
+            try:
+                kind, *values = process.connection.recv()
+            except (EOFError, OSError):
+                why = process.why_lost()
+                process.stop()
+                continue
+            if kind == "ready":
+                return process
+            process.stop()
+            raise UserError(values[0])
+        raise UserError(f"{_STARTS} processes could not be started; the last one {why}")
+
+    def __call__(self, recording: ArchiveItem) -> tuple[float, str | None, tuple[str, ...]]:
+        """As `Transcriber` has it; a recording that ends the process is begun once more, and has failed then."""
+        why = ""
+        for _ in range(_TRIES):
+            self._process.begin(0, recording)
+            try:
+                while True:
+                    kind, *values = self._process.connection.recv()
+                    if kind == "done":
+                        seconds, error, warnings = values
+                        return seconds, error, warnings
+            except (EOFError, OSError):
+                why = self._process.why_lost()
+                self._process.stop()
+                self._process = self._start()
+        return 0.0, f"{recording.audio}: the process that recognised it {why}, {_TRIES} times", ()
+
+
 def transcribe_archive(
     archive: Archive,
     jobs: int,
@@ -417,6 +475,7 @@ def transcribe_archive(
     with failures and warnings, a line each. A process that is lost is replaced, and its recording begun once more.
     Raises UserError where a model cannot be loaded or no process can be started.
     """
+    archive.check_shared()
     waiting = deque(archive.waiting)
     begun: dict[int, int] = {}
     pool: list[_Process] = []

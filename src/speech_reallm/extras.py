@@ -16,6 +16,7 @@ EXTRAS = {
     "listen": ("sounddevice",),
     "serve": ("starlette", "uvicorn", "websockets", "multipart", "prometheus_client"),
     "media": ("av",),
+    "ray": ("ray",),
     "remote": ("fsspec",),
     "train": ("torch", "lhotse", "scipy", "urllib3", "safetensors", "yaml", "tqdm", "tensorboard", "onnx"),
 }

@@ -18,7 +18,7 @@ _LINE = 60.0
 
 
 def add_archive_arguments(parser: argparse.ArgumentParser) -> None:
-    """--manifest, --shard and --jobs."""
+    """--manifest, --shard, --jobs and --ray."""
     group = parser.add_argument_group(
         "archives",
         "A run that was killed is started again and goes on: what is in the folder of --out is not done again.",
@@ -37,13 +37,20 @@ def add_archive_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--jobs", type=int, metavar="N", help="processes, each on one core (default: one for each core)"
     )
+    group.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="on a Ray cluster, as HOST:PORT or auto; without ADDRESS on one that is started here for this run",
+    )
 
 
 def is_archive(args: argparse.Namespace) -> bool:
     """Does the command line name a manifest? Raises UserError for options that need one."""
     if args.manifest is not None:
         return True
-    for name in ("shard", "jobs"):
+    for name in ("shard", "jobs", "ray"):
         if getattr(args, name) is not None:
             raise UserError(f"--{name} is for archives: name the recordings with --manifest FILES.jsonl")
     return False
@@ -70,9 +77,16 @@ def transcribe_manifest(args: argparse.Namespace) -> int:
     with Interrupt() as interrupt:
         display = _Display(archive.tally, interrupt)
         try:
-            transcribe_archive(
-                archive, args.jobs or usable_cores(), on_progress=display.update, on_message=display.say
-            )
+            if args.ray is None:
+                transcribe_archive(
+                    archive, args.jobs or usable_cores(), on_progress=display.update, on_message=display.say
+                )
+            else:
+                from ..ray_jobs import transcribe_with_ray
+
+                transcribe_with_ray(
+                    archive, args.ray or None, args.jobs, on_progress=display.update, on_message=display.say
+                )
         finally:
             display.close()
     tally = archive.tally
