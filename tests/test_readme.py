@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import shutil
@@ -94,10 +95,11 @@ def test_the_tree_is_true(page: str) -> None:
     assert missing <= {"src/speech_reallm/models/default/"}
 
 
-def test_every_module_has_its_line_in_the_tree() -> None:
-    sources = (ROOT / "src/speech_reallm").rglob("*.py")
-    modules = {p.relative_to(ROOT).as_posix() for p in sources if p.stat().st_size}
-    assert modules <= listed(ARCHITECTURE)
+def test_every_folder_has_its_line_in_the_tree_and_every_module_says_what_it_is_for() -> None:
+    modules = [p for p in (ROOT / "src/speech_reallm").rglob("*.py") if p.stat().st_size]
+    folders = {f"{p.parent.relative_to(ROOT).as_posix()}/" for p in modules}
+    assert folders <= listed(ARCHITECTURE)
+    assert [p for p in modules if not ast.get_docstring(ast.parse(p.read_text(encoding="utf-8")))] == []
 
 
 @pytest.mark.parametrize("page", [README, ARCHITECTURE], ids=["README", "ARCHITECTURE"])
