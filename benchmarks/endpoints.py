@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ import soxr
 from speech_reallm import Endpoint, Recognizer
 from speech_reallm.audio import SAMPLE_RATE, read_audio
 from speech_reallm.endpoint import Endpointer
+from speech_reallm.jsonl import json_lines
 
 DEMO = Path(__file__).parents[1] / "examples/demo.opus"
 GAPS = (0.2, 0.6, 1.0, 1.5)
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--rules", nargs="+", choices=("text", "both"), default=["text", "both"])
     args = parser.parse_args()
     if args.manifest:
-        rows = [json.loads(line) for line in args.manifest.read_text(encoding="utf-8").splitlines()]
+        rows = [row for _, row in json_lines(args.manifest)]
         order = np.random.default_rng(1).permutation(len(rows))[: args.limit]
         recordings = [read_audio(args.manifest.parent / rows[i]["audio"]) for i in order]
         parts = [part for audio in recordings for part in utterances(audio, args.below)]

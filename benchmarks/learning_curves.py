@@ -6,7 +6,6 @@ python benchmarks/learning_curves.py out/encoder out/decoder --out docs/training
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import matplotlib
@@ -14,12 +13,13 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from speech_reallm.jsonl import json_lines
+
 
 def read(run: Path) -> dict[str, list[dict]]:
     """The rows of a run's log.jsonl by kind."""
     rows: dict[str, list[dict]] = {}
-    for line in (run / "log.jsonl").read_text().splitlines():
-        row = json.loads(line)
+    for _, row in json_lines(run / "log.jsonl"):
         rows.setdefault(row["kind"], []).append(row)
     return rows
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from speech_reallm.audio import SAMPLE_RATE, read_audio
 from speech_reallm.evaluate.wer import edit_alignment, make_normalizer, total
+from speech_reallm.jsonl import json_lines
 from speech_reallm.recognizer import Recognizer
 
 
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
     normalize = make_normalizer("librispeech")
-    rows = [json.loads(line) for line in args.manifest.read_text().splitlines()]
+    rows = [row for _, row in json_lines(args.manifest)]
     speakers = sorted({row["speaker"] for row in rows})
     recordings = []
     for minutes in args.minutes:

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 from alignment.synthetic import VOICES, available, speak_words
-from listening import RATE, recognise
+from listening import recognise
 
-from speech_reallm.audio import read_audio
-from speech_reallm.evaluate.wer import edit_alignment, make_normalizer, total
+from speech_reallm.audio import SAMPLE_RATE, read_audio
+from speech_reallm.evaluate.wer import Counts, edit_alignment, make_normalizer, total
+from speech_reallm.jsonl import json_lines
 from speech_reallm.recognizer import Recognizer
 from speech_reallm.training.data.augment import add_noise
 
@@ -31,7 +32,7 @@ WORDS = (
 def joined(parts: Iterable[np.ndarray], seconds: float) -> np.ndarray:
     """The parts one after another, again and again, `seconds` long."""
     whole = np.concatenate(list(parts))
-    return np.resize(whole, round(seconds * RATE)).astype(np.float32)
+    return np.resize(whole, round(seconds * SAMPLE_RATE)).astype(np.float32)
 
 
 def write(path: Path | None, figures: dict[str, object]) -> None:
@@ -54,14 +55,13 @@ def main() -> None:
     recognizer = Recognizer.load(args.model)
     normalize = make_normalizer("librispeech")
     rng = np.random.default_rng(0)
-    noises = [
-        read_audio(args.noise.parent / json.loads(line)["audio"])
-        for line in args.noise.read_text().splitlines()
-    ]
+    noise_rows = [row for _, row in json_lines(args.noise)]
+    noises = [read_audio(args.noise.parent / row["audio"]) for row in noise_rows]
 
-    lines = args.manifest.read_text().splitlines()
-    rows = [json.loads(lines[i]) for i in rng.permutation(len(lines))[: args.limit]]
-    clean, noisy = [], []
+    lines = [row for _, row in json_lines(args.manifest)]
+    rows = [lines[i] for i in rng.permutation(len(lines))[: args.limit]]
+    clean: list[Counts] = []
+    noisy: list[Counts] = []
     for number, row in enumerate(rows):
         audio = read_audio(args.manifest.parent / row["audio"])
         reference = normalize(row["text"]).split()
@@ -74,7 +74,7 @@ def main() -> None:
     figures: dict[str, object] = {
         "utterances": len(rows),
         "snr_db": args.snr,
-        "noises": [json.loads(line)["id"] for line in args.noise.read_text().splitlines()],
+        "noises": [row["id"] for row in noise_rows],
         "wer": total(clean).wer,
         "wer_noisy": total(noisy).wer,
         "minutes": args.minutes,
@@ -84,8 +84,8 @@ def main() -> None:
     share = seconds / len(noises)
     quiet = {
         "noise": joined((joined([n], share) for n in noises), seconds),
-        "silence": np.zeros(round(seconds * RATE), np.float32),
-        "faint hiss": (1e-3 * rng.standard_normal(round(seconds * RATE))).astype(np.float32),
+        "silence": np.zeros(round(seconds * SAMPLE_RATE), np.float32),
+        "faint hiss": (1e-3 * rng.standard_normal(round(seconds * SAMPLE_RATE))).astype(np.float32),
     }
     for name, audio in quiet.items():
         words = figures[f"words in {name}"] = len(recognise(recognizer, audio).split())

@@ -9,15 +9,15 @@ What was said before should not bear on what is recognised next. Each utterance 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
-from listening import RATE, recognise
+from listening import recognise
 from tqdm import tqdm
 
-from speech_reallm.audio import read_audio
+from speech_reallm.audio import SAMPLE_RATE, read_audio
 from speech_reallm.evaluate.wer import edit_alignment, make_normalizer, total
+from speech_reallm.jsonl import json_lines
 from speech_reallm.recognizer import Recognizer
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     recognizer = Recognizer.load(args.model)
     normalize = make_normalizer("librispeech")
     rng = np.random.default_rng(0)
-    rows = [json.loads(line) for line in args.manifest.read_text(encoding="utf-8").splitlines()]
+    rows = [row for _, row in json_lines(args.manifest)]
     rows = [r for r in rows if r["duration"] <= args.longest]
     rows = [rows[i] for i in rng.permutation(len(rows))[: args.limit]]
     once, again = [], []
@@ -42,7 +42,7 @@ def main() -> None:
         alone = normalize(recognise(recognizer, audio)).split()
         times, parts = int(rng.integers(2, 7)), []
         for _ in range(times):
-            pause = rng.uniform(0.3, 3) * RATE
+            pause = rng.uniform(0.3, 3) * SAMPLE_RATE
             parts += [audio, (rng.standard_normal(int(pause)) * 3e-4).astype(np.float32)]
         repeated = normalize(recognise(recognizer, np.concatenate(parts))).split()
         again.append(edit_alignment(alone * times, repeated).counts)

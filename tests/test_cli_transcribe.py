@@ -151,8 +151,10 @@ def test_segments_are_printed_as_they_are_found(model_folder: Path, tmp_path: Pa
     assert row["text"] and row["file"] == "standard input"
     # nothing more comes, and Ctrl-C ends the waiting
     process.send_signal(signal.SIGINT)
-    process.stdin = None
-    out, err = process.communicate(timeout=30)
+    with process.stdin:
+        # communicate() would close it at once
+        process.stdin = None
+        out, err = process.communicate(timeout=30)
     assert process.returncode == 130 and b"interrupted" in err and b"Traceback" not in err
     assert all(json.loads(line)["start"] >= row["end"] for line in out.splitlines())
 
@@ -226,10 +228,11 @@ def test_interrupting_many_files_writes_all_that_were_begun(
 
 def test_a_reader_that_leaves(model_folder: Path, audio: Path) -> None:
     command = [sys.executable, "-m", "speech_reallm", "transcribe", *[audio] * 3, "--model", model_folder]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment())
-    process.stdout.close()
-    err = process.stderr.read()
-    assert process.wait(30) == cli.EXIT_BROKEN_PIPE and err == b""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, env=_environment()) as process:
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(30) == cli.EXIT_BROKEN_PIPE and err == b""
 
 
 def _environment() -> dict[str, str]:

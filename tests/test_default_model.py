@@ -78,3 +78,17 @@ def test_training_goes_on_from_what_ships():
 
     model = load_reallm(FOLDER)
     assert model.config.vocab_size == json.loads((FOLDER / "config.json").read_text())["vocab_size"]
+
+
+def test_the_page_of_the_protocol_shows_this_model():
+    """The answers in docs/websocket.md are those of the shipped model."""
+    config = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
+    page = (Path(__file__).parents[1] / "docs/websocket.md").read_text(encoding="utf-8")
+    blocks = [block.split("```")[0] for block in page.split("```json\n")[1:]]
+    (ready,) = (json.loads(b) for b in blocks if '"type": "ready"' in b)
+    (info,) = (json.loads(b) for b in blocks if '"models"' in b)
+    assert ready["model"] == config["name"] and info["models"] == [config["name"]]
+    for shown in (ready, info):
+        assert shown["chunk_ms"] == config["chunk_ms"]
+        assert (shown["delays"], shown["delay"]) == (config["delays"], config["default_delay"])
+    assert info["lookahead_chunks"] == config["lookahead_chunks"] and info["language"] == config["language"]

@@ -79,7 +79,8 @@ def test_the_server_leaves_nothing_either(home: Path, audio: Path, model_folder:
     with subprocess.Popen(command, env=environment(home), stderr=subprocess.PIPE, text=True) as server:
         try:
             port = next(m[1] for line in server.stderr if (m := re.search(r"127\.0\.0\.1:(\d+)", line)))
-            assert urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60).status == 200
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as answer:
+                assert answer.status == 200
         finally:
             server.send_signal(signal.SIGTERM)
             server.stderr.read()

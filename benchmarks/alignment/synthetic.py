@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from speech_reallm.audio import SAMPLE_RATE
 from speech_reallm.errors import UserError
 from speech_reallm.text import normalize_for_training
 
 # real speakers' voices, a woman and two men; the times that the fourth, kal, prints are not those of its
 # audio
 VOICES = ("slt", "rms", "awb")
-RATE = 16000
 TimedWord = tuple[str, float, float]
 # below this share of the loudest sample a word is not audible (-40 dB)
 _AUDIBLE = 0.01
@@ -76,11 +76,11 @@ def speak_words(
         at += len(samples)
 
     for word in words:
-        add(np.zeros(round(rng.uniform(*gap) * RATE), np.float32))
+        add(np.zeros(round(rng.uniform(*gap) * SAMPLE_RATE), np.float32))
         sound = _trimmed(_word_audio(word, voice))
-        times.append((word, at / RATE, (at + len(sound)) / RATE))
+        times.append((word, at / SAMPLE_RATE, (at + len(sound)) / SAMPLE_RATE))
         add(sound)
-    add(np.zeros(round(rng.uniform(*gap) * RATE), np.float32))
+    add(np.zeros(round(rng.uniform(*gap) * SAMPLE_RATE), np.float32))
     return _with_noise(np.concatenate(parts)), times
 
 
@@ -119,7 +119,7 @@ def _flite(text: str, voice: str) -> tuple[np.ndarray, list[tuple[str, float, fl
         wav = Path(folder) / "a.wav"
         printed = _run_flite("-voice", voice, "-psdur", "-t", text, "-o", str(wav))
         audio, rate = soundfile.read(wav, dtype="float32")
-    if rate != RATE:
+    if rate != SAMPLE_RATE:
         raise ValueError(f"the voice {voice} speaks at {rate} Hz")
     segments = []
     start = 0.0

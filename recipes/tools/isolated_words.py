@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
-from utterances import RATE, between_silences, write_utterance
+from utterances import between_silences, write_utterance
 
+from speech_reallm.audio import SAMPLE_RATE
 from speech_reallm.training.data.manifests import load_audio, load_manifest
 
 # seconds: shortest word, what is kept before and after it, fade
@@ -49,13 +50,13 @@ def main() -> None:
     keys = [rng.random() ** ((words[w] * speakers[s]) ** 0.5) for w, s, *_ in found]
     chosen = sorted(range(len(found)), key=keys.__getitem__, reverse=True)[: args.count]
     args.out.mkdir(parents=True, exist_ok=True)
-    ramp = np.linspace(0, 1, round(FADE * RATE), dtype=np.float32)
+    ramp = np.linspace(0, 1, round(FADE * SAMPLE_RATE), dtype=np.float32)
     with args.out.with_suffix(".jsonl").open("w", encoding="utf-8") as rows:
         for number in tqdm(chosen, unit="word"):
             word, speaker, cut, item = found[number]
             sound = load_audio(cut)
             start, end = item.start - BEFORE, item.start + item.duration + AFTER
-            sound = sound[max(0, round(start * RATE)) : round(end * RATE)].copy()
+            sound = sound[max(0, round(start * SAMPLE_RATE)) : round(end * SAMPLE_RATE)].copy()
             sound[: len(ramp)] *= ramp
             sound[-len(ramp) :] *= ramp[::-1]
             audio = between_silences(sound, rng) * 10 ** (rng.uniform(-14, -1) / 20)

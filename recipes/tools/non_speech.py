@@ -16,18 +16,18 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from speech_reallm.audio import SAMPLE_RATE
 from speech_reallm.errors import UserError
 from speech_reallm.training.data.manifests import load_audio, load_manifest
 
-RATE = 16000
 SECONDS = (4.0, 12.0)
 
 
 def stretches(audio: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """audio [N] cut into stretches of 4 to 12 s, each at a level of its own; a rest shorter than that is left."""
     found, start = [], 0
-    while len(audio) - start >= SECONDS[0] * RATE:
-        size = min(int(rng.uniform(*SECONDS) * RATE), len(audio) - start)
+    while len(audio) - start >= SECONDS[0] * SAMPLE_RATE:
+        size = min(int(rng.uniform(*SECONDS) * SAMPLE_RATE), len(audio) - start)
         part = audio[start : start + size]
         peak = max(float(np.abs(part).max()), 1e-6)
         found.append(part / peak * 10 ** (rng.uniform(-35, -3) / 20))
@@ -54,15 +54,15 @@ def main() -> None:
     for cut in tqdm(cuts, desc="cutting noises"):
         made += stretches(load_audio(cut), rng)
     for _ in range(args.hiss):
-        size = int(rng.uniform(*SECONDS) * RATE)
+        size = int(rng.uniform(*SECONDS) * SAMPLE_RATE)
         made.append(np.zeros(size, np.float32))
         made.append(rng.standard_normal(size) * 10 ** (rng.uniform(-80, -45) / 20))
     seconds = 0.0
     with open(args.out.with_suffix(".jsonl"), "w", encoding="utf-8") as rows:
         for number, audio in enumerate(made):
             name = f"non-speech-{number:04d}"
-            soundfile.write(args.out / f"{name}.flac", np.clip(audio, -1, 1), RATE, subtype="PCM_16")
-            duration = len(audio) / RATE
+            soundfile.write(args.out / f"{name}.flac", np.clip(audio, -1, 1), SAMPLE_RATE, subtype="PCM_16")
+            duration = len(audio) / SAMPLE_RATE
             seconds += duration
             row = {
                 "id": name,

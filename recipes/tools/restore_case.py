@@ -28,7 +28,9 @@ import torch
 from lhotse.cut import Cut
 from tqdm import tqdm
 
+from speech_reallm.audio import SAMPLE_RATE
 from speech_reallm.evaluate.wer import edit_alignment
+from speech_reallm.jsonl import appended_json_lines, json_lines
 from speech_reallm.text import clean_cased, normalize_for_training
 from speech_reallm.training.data.manifests import load_audio, load_manifest
 from speech_reallm.training.data.prefetch import prefetch
@@ -55,21 +57,20 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only the first rows, as a trial")
     args = parser.parse_args()
 
-    rows = [json.loads(line) for line in args.manifest.read_text(encoding="utf-8").splitlines() if line]
-    rows = rows[: args.limit]
+    rows = [row for _, row in json_lines(args.manifest)][: args.limit]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     todo = rows[len(finished(args.out, rows)) :]
     if todo:
-        listener, cuts = Recogniser(args.model), load_manifest(args.manifest)
+        recogniser, cuts = Recogniser(args.model), load_manifest(args.manifest)
         with (
             args.out.open("a", encoding="utf-8") as out,
             tqdm(total=sum(r["duration"] for r in todo), unit="s", unit_scale=True) as bar,
         ):
             for start in range(0, len(todo), WINDOW):
                 window = todo[start : start + WINDOW]
-                heard = listener.transcribe([cuts[r["id"]] for r in window], bar)
+                transcribed = recogniser.transcribe([cuts[r["id"]] for r in window], bar)
                 for row in window:
-                    text, wer = restore_case(row["text"], heard[row["id"]])
+                    text, wer = restore_case(row["text"], transcribed[row["id"]])
                     audio = os.path.relpath(args.manifest.parent / row["audio"], args.out.parent)
                     new = row | {"audio": audio, "text": text, "recogniser_wer": round(wer, 3)}
                     out.write(json.dumps(new, ensure_ascii=False) + "\n")
@@ -82,18 +83,17 @@ def finished(out: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows that OUT has already; a half-written last line is cut off. Exits when they are of other rows."""
     if not out.exists():
         return []
-    data = out.read_bytes()
-    data = data[: data.rfind(b"\n") + 1]
-    done = [json.loads(line) for line in data.splitlines()]
+    lines = list(appended_json_lines(out))
+    done = [row for _, row, _ in lines]
     if [r["id"] for r in done] != [r["id"] for r in rows[: len(done)]]:
         sys.exit(f"{out} is of another manifest; delete it to start anew")
-    os.truncate(out, len(data))
+    os.truncate(out, lines[-1][2] if lines else 0)
     return done
 
 
 def keep(out: Path, most: float) -> None:
     """Copy the rows whose recogniser_wer is at most `most`, and say how many hours they last."""
-    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    rows = [row for _, row in json_lines(out)]
     kept = [r for r in rows if r["recogniser_wer"] <= most]
     path = out.with_suffix(".kept.jsonl")
     path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept), encoding="utf-8")
@@ -127,7 +127,7 @@ class Recogniser:
             ids = self._model.generate(
                 input_values=values,
                 attention_mask=mask.long(),
-                max_new_tokens=int(TOKENS_A_SECOND * longest / 16000) + 4,
+                max_new_tokens=int(TOKENS_A_SECOND * longest / SAMPLE_RATE) + 4,
                 pad_token_id=2,
                 do_sample=False,
             )

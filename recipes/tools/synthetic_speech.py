@@ -33,6 +33,8 @@ import soxr
 from utterances import between_silences, write_utterance
 from voices import FLITE, RATE, Voices
 
+from speech_reallm.audio import SAMPLE_RATE
+
 # ratios by which pitch and formants move
 SHIFTS = {
     "hibari": (0.8, 0.86, 0.92, 1.0, 1.08, 1.16),
@@ -95,7 +97,7 @@ def main() -> None:
                 # a sentence that the phonemiser cannot read
                 print("skipped:", text[:60], repr(err)[:80], flush=True)
                 continue
-            audio = soxr.resample(audio, RATE * shift, 16000)
+            audio = soxr.resample(audio, RATE * shift, SAMPLE_RATE)
             if args.isolated:
                 audio = between_silences(audio, rng)
             audio *= 10 ** (rng.uniform(-14, -1) / 20) / max(float(np.abs(audio).max()), 1e-4)

@@ -10,13 +10,13 @@ from typing import TextIO
 import numpy as np
 import soundfile
 
-RATE = 16000
+from speech_reallm.audio import SAMPLE_RATE
 
 
 def between_silences(audio: np.ndarray, rng: random.Random) -> np.ndarray:
     """float32 [n], 16 kHz, at full scale with 0.2 to 1.5 s of silence or faint noise before and after."""
     audio = audio / max(float(np.abs(audio).max()), 1e-4)
-    whole = np.pad(audio, [round(rng.uniform(0.2, 1.5) * RATE) for _ in range(2)])
+    whole = np.pad(audio, [round(rng.uniform(0.2, 1.5) * SAMPLE_RATE) for _ in range(2)])
     if rng.random() < 0.7:
         level = 10 ** (rng.uniform(-70, -35) / 20)
         whole = whole + level * np.random.default_rng(rng.getrandbits(32)).standard_normal(len(whole))
@@ -27,8 +27,10 @@ def write_utterance(
     audio: np.ndarray, folder: Path, rows: TextIO, *, name: str, speaker: str, text: str
 ) -> float:
     """float32 [n], 16 kHz, as folder/NAME.opus and a row of the manifest beside the folder. Returns its seconds."""
-    soundfile.write(folder / f"{name}.opus", audio, RATE, format="OGG", subtype="OPUS", compression_level=0.8)
-    seconds = round(len(audio) / RATE, 3)
+    soundfile.write(
+        folder / f"{name}.opus", audio, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=0.8
+    )
+    seconds = round(len(audio) / SAMPLE_RATE, 3)
     row = {
         "id": name,
         "audio": f"{folder.name}/{name}.opus",

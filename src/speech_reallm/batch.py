@@ -28,7 +28,7 @@ CHUNKS = 4
 class Result:
     """What became of the file number `index`: a transcript, or an `error` that says why there is none.
 
-    `complete`: all of the file was heard.
+    `complete`: all of the file was received.
     """
 
     index: int
@@ -44,7 +44,7 @@ class _File:
         self.index, self.name, self.source, self.stream = index, name, source, stream
         self.blocks = source.blocks(block_seconds)
         self.segments: list[Final] = []
-        self.heard = 0.0
+        self.received = 0.0
         self.seconds = 0.0
         self.complete = self.ended = False
 
@@ -57,7 +57,7 @@ class _File:
         if block is None:
             self.complete = True
         else:
-            self.heard += len(block) / self.source.rate
+            self.received += len(block) / self.source.rate
         return block
 
     def end(self) -> None:
@@ -126,7 +126,7 @@ def transcribe_files(
                     yield Result(index=file.index, error=err)
                     continue
                 if block is not None and on_audio:
-                    stopped = on_audio(file.index, file.heard, file.source.duration) is False
+                    stopped = on_audio(file.index, file.received, file.source.duration) is False
                 if block is None or stopped:
                     file.end()
                 else:

@@ -62,3 +62,20 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, json_object(line)
         except ValueError as err:
             raise UserError(f"{path}, line {number}: {err}") from None
+
+
+def appended_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any], int]]:
+    """Line number, object and end (in bytes) of each line of a file to which a run that was stopped appended.
+
+    A last line that was cut off is left out. Raises OSError, and UserError that names file and line for a damaged one.
+    """
+    end = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            end += len(line)
+            try:
+                yield number, json_object(line.decode()), end
+            except ValueError:
+                raise UserError(f"{path}, line {number} is damaged; delete the file") from None

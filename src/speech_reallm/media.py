@@ -269,7 +269,7 @@ class DecodedAudio:
     def _mono(self) -> Iterator[np.ndarray]:
         """Mono samples [n > 0] at the rate of the source, silence where there is a gap."""
         items = self._reader.sound()
-        heard = False
+        any_sound = False
         while True:
             try:
                 item = next(items, None)
@@ -277,26 +277,26 @@ class DecodedAudio:
                     break
                 if isinstance(item, Sound):
                     samples = self._samples(item)
-                    heard = heard or len(item.samples) > 0
+                    any_sound = any_sound or len(item.samples) > 0
                     yield from self._counted(samples)
                 elif isinstance(item, Gap):
                     yield from self._silence(item)
                 else:
                     self._notify(item.text)
             except UserError as err:
-                if not heard:
+                if not any_sound:
                     raise
                 self._notify(f"is read up to {self._done / self.rate:.1f} s: {err}")
                 break
             except OSError as err:
-                if not heard:
+                if not any_sound:
                     raise UserError(f"cannot read {self.name}: {err.strerror}") from None
                 self._notify(f"cannot be read after {self._done / self.rate:.1f} s ({err.strerror})")
                 break
         if self._resampler is not None:
             yield from self._counted(self._resampler.push(np.zeros(0, np.float32), last=True))
         self._tell_of_damage()
-        if not heard:
+        if not any_sound:
             raise UserError(f"{self.name} holds no audio that can be decoded")
         if self._bad and self._bad >= self._done:
             raise UserError(

@@ -10,7 +10,7 @@ _AROUND = CLOSING + "-–—'\"‘’“”()[]"
 
 
 def is_spoken(text: str) -> bool:
-    """Is any of it a letter or a digit? Punctuation and signs alone are not heard."""
+    """Is any of it a letter or a digit? Punctuation and signs alone are not spoken."""
     # of scripts whose vowels are marks on letters a piece may hold nothing else
     return any(unicodedata.category(c)[0] in "LMN" for c in text)
 

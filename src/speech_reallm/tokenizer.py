@@ -1,4 +1,4 @@
-"""SentencePiece, wrapped: the only place that knows how pieces become text."""
+"""SentencePiece, wrapped: the only place where pieces become text."""
 
 from __future__ import annotations
 

@@ -173,7 +173,8 @@ def test_what_is_not_there(server: Running) -> None:
     for path in ("/v1/nothing", "/..%2f..%2fsettings.py", "/settings.py"):
         with pytest.raises(urllib.error.HTTPError) as missing:
             urllib.request.urlopen(server.url + path)
-        assert missing.value.code == 404
+        with missing.value as answer:
+            assert answer.code == 404
 
 
 @pytest.mark.parametrize(

@@ -429,8 +429,8 @@ def test_after_sigkill_one_can_connect_again(process: Callable[..., Process], re
     again = process("--port", str(one.port), "--log-transcripts")
     with open_socket(f"ws://127.0.0.1:{again.port}/v1/stream") as client:
         assert text_of(say(client, AUDIO)[0]) == text_of(events_of(recognizer, AUDIO))
-    health = json.loads(urllib.request.urlopen(f"http://127.0.0.1:{again.port}/health").read())
-    assert health["status"] == "ok"
+    with urllib.request.urlopen(f"http://127.0.0.1:{again.port}/health") as answer:
+        assert json.loads(answer.read())["status"] == "ok"
     again.process.send_signal(signal.SIGINT)
     log = again.log()
     assert again.process.returncode == 0

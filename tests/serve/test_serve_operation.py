@@ -33,7 +33,8 @@ def get(url: str, context: ssl.SSLContext | None = None) -> tuple[int, Any]:
         with urllib.request.urlopen(url, timeout=PATIENCE, context=context) as answer:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
+        with error:
+            return error.code, json.loads(error.read())
 
 
 def test_ready_until_full_or_going_down(start: Callable[..., Running]) -> None:

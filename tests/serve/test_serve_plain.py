@@ -148,10 +148,13 @@ def test_key(start: Callable[..., Running]) -> None:
                 assert message["code"] == "unauthorized" and client.rest()[1] == 1008
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{server.url}/metrics")
-    assert refused.value.code == 401
-    assert urllib.request.urlopen(f"{server.url}/v1/info").status == 200
+    with refused.value as answer:
+        assert answer.code == 401
+    with urllib.request.urlopen(f"{server.url}/v1/info") as answer:
+        assert answer.status == 200
     request = urllib.request.Request(f"{server.url}/metrics", headers={"Authorization": "Bearer secret"})
-    assert b"reallm_sessions " in urllib.request.urlopen(request).read()
+    with urllib.request.urlopen(request) as answer:
+        assert b"reallm_sessions " in answer.read()
 
 
 def test_origins(start: Callable[..., Running]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..audio import read_audio
+from ..audio import SAMPLE_RATE, read_audio
 
 if TYPE_CHECKING:
     from ..recognizer import Recognizer
@@ -22,7 +22,6 @@ _KNOWN = (
     "sse4_1 sse4_2 avx f16c fma avx2 avx_vnni avx512f avx512bw avx512_vnni avx512_bf16 avx512_fp16 amx_int8 amx_bf16 "
     "asimd asimdhp asimddp i8mm bf16 sve sve2"
 )
-RATE = 16000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +86,7 @@ def measure(recognizer: Recognizer, seconds: float) -> Speed:
     """Recognise a voice that reads as a live stream, for about so many seconds of this machine's time."""
     chunk = recognizer.model.chunk_samples
     sound = voice()
-    stream = recognizer.stream(RATE, history=0)
+    stream = recognizer.stream(SAMPLE_RATE, history=0)
     times: list[float] = []
     ends = time.perf_counter() + seconds
     while time.perf_counter() < ends:
@@ -98,11 +97,11 @@ def measure(recognizer: Recognizer, seconds: float) -> Speed:
     # the first steps find memory cold
     times = times[3:] or times
     return Speed(
-        rtf=float(np.mean(times)) * RATE / chunk,
+        rtf=float(np.mean(times)) * SAMPLE_RATE / chunk,
         typical=1000 * float(np.percentile(times, 50)),
         worst=1000 * float(np.percentile(times, 99)),
-        seconds=len(times) * chunk / RATE,
-        chunk_seconds=chunk / RATE,
+        seconds=len(times) * chunk / SAMPLE_RATE,
+        chunk_seconds=chunk / SAMPLE_RATE,
     )
 
 

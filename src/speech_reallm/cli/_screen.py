@@ -29,7 +29,7 @@ class Screen:
         self._open = False
 
     def show(self, event: Event) -> None:
-        """Append what was heard; a finished segment ends its line."""
+        """Append what was recognised; a finished segment ends its line."""
         if isinstance(event, Partial):
             self._line += event.text
             while len(self._line) > self._width:
@@ -47,7 +47,7 @@ class Screen:
         self._draw()
 
     def level(self, block: np.ndarray, seconds: float) -> None:
-        """block: what was just heard, [n]; seconds: how long it has been going on."""
+        """block: what was just received, [n]; seconds: how long it has been going on."""
         self._status = f"[{meter(block)}] {clock(seconds)}  Ctrl-C ends"
         self._draw()
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from starlette.datastructures import QueryParams
 from starlette.websockets import WebSocket
 
+from ..audio import MAX_RATE, MIN_RATE, SAMPLE_RATE
 from ..events import Endpoint, EndpointProposed, EndpointRetracted, Event, Final, Partial, SpeechStarted, Word
 from ..numbers import FORMS
 from .batcher import Options, Session
@@ -102,7 +103,7 @@ def read_options(query: QueryParams) -> Options:
     if turn_events not in ("", "0", "1", "false", "true"):
         raise Refused("bad_request", "turn_events must be true or false")
     return Options(
-        rate=_integer(query, "rate", 16000, 8000, 192000),
+        rate=_integer(query, "rate", SAMPLE_RATE, MIN_RATE, MAX_RATE),
         delay=_integer(query, "delay", None, 0, 64),
         endpoint_silence=endpoint / 1000 if endpoint else None,
         turn_events=turn_events in ("1", "true"),

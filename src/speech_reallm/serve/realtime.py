@@ -17,6 +17,7 @@ import numpy as np
 from starlette.websockets import WebSocket
 
 from .. import g711
+from ..audio import SAMPLE_RATE
 from .batcher import Session
 from .plain import read_options
 from .realtime_config import Config, update
@@ -26,7 +27,8 @@ from .settings import Refused
 from .sockets import Gone, Socket, both
 from .values import base64_bytes, check_language
 
-VLLM_RATE = 16000
+# vLLM's protocol has no other rate
+VLLM_RATE = SAMPLE_RATE
 # clients that hold a key in a subprotocol expect this one to be chosen
 SUBPROTOCOL = "realtime"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import MAX_RATE, MIN_RATE, to_channels
+from ..audio import MAX_RATE, MIN_RATE, SAMPLE_RATE, to_channels
 from ..channels import Mixer
 from ..errors import UserError
 from ..events import Final, Partial
@@ -120,7 +120,7 @@ class Connection:
         """From its start to its transcript. first: the start of the audio, or audio without one."""
         service = self._service
         service.guard.count_address(self._client or "")
-        rate = whole_number(first.data.get("rate", 16000), "rate", MIN_RATE, MAX_RATE)
+        rate = whole_number(first.data.get("rate", SAMPLE_RATE), "rate", MIN_RATE, MAX_RATE)
         try:
             session = service.batcher.open(Options(rate=rate, endpoint_silence=None), "wyoming")
         except Refused as refused:

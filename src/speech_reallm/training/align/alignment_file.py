@@ -17,6 +17,7 @@ from lhotse.cut import Cut
 from lhotse.supervision import AlignmentItem
 
 from ...errors import UserError
+from ...jsonl import appended_json_lines
 from .spans import word_items
 
 
@@ -82,28 +83,24 @@ class AlignmentFile:
     def _read(self, header: dict[str, Any]) -> int:
         """Take in what is done; returns the length in bytes of what is sound."""
         keep = 0
-        with open(self.part, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    row = json.loads(line)
-                    if number == 1 and row["header"] != header:
-                        changed = [k for k in header if row["header"].get(k) != header[k]]
-                        raise UserError(
-                            f"{self.part} is of a run with another {' and '.join(changed) or 'setting'}; "
-                            "finish that run, or start anew with --overwrite"
-                        )
-                    if "cut" in row:
-                        self.cuts[row["cut"]["id"]] = json.dumps(row["cut"], ensure_ascii=False)
-                        self.scores.append(row["score"])
-                    elif "dropped" in row:
-                        item = Dropped(**row["dropped"])
-                        self.dropped[item.id] = item
-                        self.scores += [] if item.score is None else [item.score]
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    raise UserError(f"{self.part}, line {number} is damaged; delete the file") from None
-                keep += len(line)
+        for number, row, end in appended_json_lines(self.part):
+            try:
+                if number == 1 and row["header"] != header:
+                    changed = [k for k in header if row["header"].get(k) != header[k]]
+                    raise UserError(
+                        f"{self.part} is of a run with another {' and '.join(changed) or 'setting'}; "
+                        "finish that run, or start anew with --overwrite"
+                    )
+                if "cut" in row:
+                    self.cuts[row["cut"]["id"]] = json.dumps(row["cut"], ensure_ascii=False)
+                    self.scores.append(row["score"])
+                elif "dropped" in row:
+                    item = Dropped(**row["dropped"])
+                    self.dropped[item.id] = item
+                    self.scores += [] if item.score is None else [item.score]
+            except (KeyError, TypeError, AttributeError):
+                raise UserError(f"{self.part}, line {number} is damaged; delete the file") from None
+            keep = end
         return keep
 
     def __contains__(self, cut_id: str) -> bool:

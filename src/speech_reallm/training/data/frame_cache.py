@@ -19,6 +19,7 @@ from lhotse.cut import Cut
 from torch import nn
 
 from ...errors import UserError
+from ...jsonl import appended_json_lines
 from ..config import DataConfig
 from ..distributed import first_process_first
 from ..model.encode import encode_batch
@@ -110,11 +111,7 @@ class FrameCache:
         known: dict[str, dict] = {}
         end = 0
         if index_path.exists():
-            for line in index_path.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:  # cut off in the middle of a line
-                    break
+            for _, row, _ in appended_json_lines(index_path):
                 key = row.pop("key")
                 known[key] = row
                 end = max(end, row["offset"] + row["frames"])
