@@ -321,3 +321,16 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--version"])
     assert capsys.readouterr().out.startswith("reallm ")
     assert cli.main([]) == 2 and "transcribe" in capsys.readouterr().out
+
+
+def test_hot_words_from_a_file(run: Run, audio: Path, recognizer: Recognizer, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("# terms\nthe weather\nsea\n", encoding="utf-8")
+    code, out, err = run(audio, "--hotwords", names, "--hotwords-strength", 10)
+    terms = {"hotwords": ["the weather", "sea"], "hotwords_strength": 10}
+    assert (code, err) == (0, "")
+    assert out.split() == recognizer.transcribe(audio, **terms).text.split()
+    assert out.split() != recognizer.transcribe(audio).text.split()
+    for wrong in (("--hotwords", "missing.txt"), ("--hotwords", names, "--hotwords-strength", -1)):
+        code, _, err = run(audio, *wrong)
+        assert code == 2 and err.startswith("reallm: error: ") and err.count("\n") == 1

@@ -28,6 +28,7 @@ import numpy as np
 from .batch import transcribe_files
 from .errors import UserError
 from .formats import FORMATS, SUFFIXES, to_ctm
+from .hotwords import DEFAULT_STRENGTH
 from .jsonl import json_object, text_lines
 from .media import open_audio
 from .modelfolder import open_folder
@@ -75,6 +76,15 @@ class Settings:
     channel: str | None = None
     track: int | None = None
     numbers: str | None = None
+    hotwords: tuple[str, ...] = ()
+    hotwords_strength: float = DEFAULT_STRENGTH
+
+    @property
+    def options(self) -> StreamOptions:
+        """Raises UserError for values out of range."""
+        return StreamOptions(
+            numbers=self.numbers, hotwords=self.hotwords, hotwords_strength=self.hotwords_strength
+        )
 
     def paths(self, recording: ArchiveItem) -> list[str]:
         return [join(self.out, recording.name + SUFFIXES[name]) for name in self.formats]
@@ -242,7 +252,7 @@ class Transcriber:
                 batch=1,
                 open_file=open_file,
                 on_audio=received,
-                options=StreamOptions(numbers=settings.numbers),
+                options=settings.options,
             )
             # sound that a storage could not deliver is no damage of the recording: it may come next time
             if file.error is not None:
@@ -318,11 +328,11 @@ class Archive:
         """All shares and all runs of an archive must be made in the same way."""
         settings = self.settings
         folder = open_folder(settings.model)
-        StreamOptions(numbers=settings.numbers)
+        options = settings.options
         if settings.delay is not None and settings.delay not in folder.delays:
             raise UserError(f"delay must be one of {', '.join(map(str, folder.delays))}")
         config = folder.file("config.json").read_bytes()
-        fields = {
+        fields: dict[str, Any] = {
             "model": hashlib.sha256(config).hexdigest(),
             "model_name": folder.name,
             "delay": settings.delay,
@@ -330,6 +340,8 @@ class Archive:
             "track": settings.track,
             "numbers": settings.numbers,
         }
+        if options.hotwords:
+            fields |= {"hotwords": list(options.hotwords), "hotwords_strength": options.hotwords_strength}
         path = join(settings.out, f"{REPORTS}/settings.json")
         text = read_text(path)
         if text is None:
@@ -338,8 +350,11 @@ class Archive:
             return
         try:
             there = json.loads(text)
-            different = [key for key in fields if there[key] != fields[key] and key != "model_name"]
-        except (ValueError, KeyError, TypeError):
+            keys = dict.fromkeys((*fields, *there))
+            different = [key for key in keys if there.get(key) != fields.get(key) and key != "model_name"]
+            if "model" not in there:
+                raise ValueError
+        except (ValueError, AttributeError, TypeError):
             raise UserError(f"{path} is damaged; name another folder with --out") from None
         if different:
             raise UserError(

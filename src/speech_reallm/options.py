@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import UserError
+from .hotwords import DEFAULT_STRENGTH, MAX_STRENGTH, check_terms
 from .numbers import FORMS
 
 
@@ -21,6 +23,10 @@ class StreamOptions:
     numbers: "words" or "digits", one form for all numbers of English text (`speech_reallm.numbers`); None: as the model
     writes them. A number appears once the word after it has come, or the turn has ended.
 
+    hotwords: names and terms to be recognised rightly, spelled as they are to be written (`speech_reallm.hotwords` has
+    the bounds).
+    hotwords_strength: how much they are preferred, 0 for not at all; with more, other words are taken for them.
+
     Raises UserError for values out of range.
     """
 
@@ -30,6 +36,8 @@ class StreamOptions:
     history: float = 3600.0
     turn_events: bool = False
     numbers: str | None = None
+    hotwords: Sequence[str] = ()
+    hotwords_strength: float = DEFAULT_STRENGTH
 
     def __post_init__(self) -> None:
         if self.endpoint_silence is not None and not self.endpoint_silence > 0:
@@ -38,3 +46,11 @@ class StreamOptions:
             raise UserError("max_segment must be more than 0 seconds, history 0 or more")
         if self.numbers is not None and self.numbers not in FORMS:
             raise UserError(f"numbers must be {' or '.join(FORMS)}, not {str(self.numbers)[:40]!r}")
+        strength = self.hotwords_strength
+        if (
+            isinstance(strength, bool)
+            or not isinstance(strength, (int, float))
+            or not 0 <= strength <= MAX_STRENGTH
+        ):
+            raise UserError(f"hotwords_strength must be a number from 0 to {MAX_STRENGTH:g}")
+        object.__setattr__(self, "hotwords", check_terms(self.hotwords))

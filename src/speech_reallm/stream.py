@@ -64,11 +64,17 @@ class Stream:
         self._max_segment, self._history_seconds = options.max_segment, options.history
         self._with_turn_events = options.turn_events
         self._number_form = options.numbers
-        self._state: StreamState | None = engine.new_state(options.delay)
+        self._hotwords, self.hotwords_strength = tuple(options.hotwords), options.hotwords_strength
+        self._state: StreamState | None = self._new_state(options.delay)
         self.delay = self._state.delay
         self._endpointer = self._new_endpointer()
         self.endpoint_silence = options.endpoint_silence
         self._start()
+
+    def _new_state(self, delay: int | None) -> StreamState:
+        state = self._engine.new_state(delay)
+        self._engine.prefer(state, self._tokenizer, self._hotwords, self.hotwords_strength)
+        return state
 
     def _new_endpointer(self, silence: float | None = None) -> Endpointer:
         return Endpointer(silence, self._chunk_seconds, self._lookahead, self.delay)
@@ -114,6 +120,22 @@ class Stream:
         self._endpointer.silence = seconds if seconds is not None and math.isfinite(seconds) else None
 
     @property
+    def hotwords(self) -> tuple[str, ...]:
+        """Terms that are preferred; `set_hotwords` changes them while the stream runs."""
+        return self._hotwords
+
+    def set_hotwords(self, terms: Sequence[str], strength: float | None = None) -> None:
+        """Prefer other terms in what is recognised from now on.
+
+        strength: see `StreamOptions`; None: as before. Raises UserError for what is no list of terms, and too many.
+        """
+        strength = self.hotwords_strength if strength is None else strength
+        options = StreamOptions(hotwords=terms, hotwords_strength=strength)
+        self._hotwords, self.hotwords_strength = tuple(options.hotwords), options.hotwords_strength
+        if self._state is not None:
+            self._engine.prefer(self._state, self._tokenizer, self._hotwords, self.hotwords_strength)
+
+    @property
     def duration(self) -> float:
         """Seconds of audio fed so far."""
         return self._received / self.sample_rate
@@ -148,7 +170,7 @@ class Stream:
             self._mixer = Mixer(self.sample_rate, samples.shape[1])
         self._received += len(samples)
         if self._state is None and len(samples):
-            self._state = self._engine.new_state(self.delay)
+            self._state = self._new_state(self.delay)
         self._put(self._resampler.push(self._mixer.push(samples)))
         self.compute_seconds += time.perf_counter() - started
 
@@ -201,7 +223,7 @@ class Stream:
 
     def reset(self) -> None:
         """Start anew, as if just made; anything not finished is dropped."""
-        self._state = self._engine.new_state(self.delay)
+        self._state = self._new_state(self.delay)
         self._endpointer = self._new_endpointer(self.endpoint_silence)
         self._start()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import sentencepiece
@@ -69,6 +70,17 @@ class Tokenizer:
     def id(self, piece: str) -> int:
         """Id of a piece; that of `<unk>` where there is none."""
         return self._model.PieceToId(piece)
+
+    @cached_property
+    def ids_by_text(self) -> dict[str, int]:
+        """Ids of the pieces that stand for characters, by these, with U+2581 for a space."""
+        model = self._model
+        special = (model.IsControl, model.IsUnknown, model.IsUnused, model.IsByte)
+        return {
+            model.IdToPiece(index): index
+            for index in range(self._size)
+            if not any(is_special(index) for is_special in special)
+        }
 
     def starts_word(self, index: int) -> bool:
         """Does this piece begin a new word?"""

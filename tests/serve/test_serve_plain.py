@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +15,7 @@ from serving import Running, pcm, say, text_of
 from websockets.exceptions import InvalidStatus
 
 from speech_reallm import Final, Recognizer
-from speech_reallm.serve.batcher import CLOCK_MARGIN, LONGEST_RHYTHM, Arrivals
+from speech_reallm.serve.batcher import CLOCK_MARGIN, LONGEST_RHYTHM, Arrivals, Options
 from speech_reallm.serve.plain import to_json
 
 AUDIO = pcm(speech(6))
@@ -305,3 +306,52 @@ def test_options_as_people_type_them(server: Running, recognizer: Recognizer, qu
     with server.socket(f"/v1/stream?{query}") as client:
         messages, code = say(client, AUDIO)
     assert code == 1000 and messages[1:] == events_of(recognizer, AUDIO)
+
+
+STRONG = {"hotwords": ["the weather", "sea"], "hotwords_strength": 10.0}
+
+
+def test_hot_words_of_a_session(server: Running, recognizer: Recognizer) -> None:
+    with server.socket("/v1/stream?hotwords=the%20weather,%20sea&hotwords_strength=10") as client:
+        messages, code = say(client, AUDIO)
+    assert code == 1000
+    assert text_of(messages) == text_of(events_of(recognizer, AUDIO, **STRONG))
+    assert text_of(messages).count("weather") > text_of(events_of(recognizer, AUDIO)).count("weather")
+
+
+def test_hot_words_change_while_the_session_runs(server: Running, recognizer: Recognizer) -> None:
+    with server.socket("/v1/stream?hotwords=shells") as client:
+        client.send('{"type": "hotwords", "terms": ["the weather", "sea"], "strength": 10}')
+        messages, code = say(client, AUDIO)
+    assert code == 1000
+    assert text_of(messages) == text_of(events_of(recognizer, AUDIO, **STRONG))
+
+
+def test_hot_words_of_the_server_are_those_of_all(
+    start: Callable[..., Running], recognizer: Recognizer
+) -> None:
+    with start(hotwords=("the weather",)).socket("/v1/stream?hotwords=sea&hotwords_strength=10") as client:
+        messages, _ = say(client, AUDIO)
+    assert text_of(messages) == text_of(events_of(recognizer, AUDIO, **STRONG))
+
+
+def test_numbers_of_the_server_where_a_session_names_none(start: Callable[..., Running]) -> None:
+    batcher = start(numbers="digits").server.service.batcher
+    assert batcher.check(Options()).numbers == "digits"
+    assert batcher.check(Options(numbers="words")).numbers == "words"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        '{"type": "hotwords"}',
+        '{"type": "hotwords", "terms": [1]}',
+        '{"type": "hotwords", "terms": ["a"], "strength": "very"}',
+        json.dumps({"type": "hotwords", "terms": [f"w{i}" for i in range(2000)]}),
+    ],
+)
+def test_hot_words_that_cannot_be_taken(server: Running, message: str) -> None:
+    with server.socket() as client:
+        client.send(message)
+        messages, code = say(client, b"")
+    assert (messages[-1]["type"], messages[-1]["code"], code) == ("error", "bad_request", 1008)

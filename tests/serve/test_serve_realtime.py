@@ -18,6 +18,8 @@ from test_serve_plain import events_of
 from websockets.exceptions import InvalidStatus
 
 from speech_reallm import Final, Recognizer, g711
+from speech_reallm.serve.realtime_config import Config
+from speech_reallm.serve.realtime_config import update as update_config
 from speech_reallm.serve.settings import Refused
 from speech_reallm.serve.values import base64_bytes, check_language
 
@@ -396,3 +398,45 @@ def test_full_and_idle(start: Callable[..., Running]) -> None:
         assert (error["error"]["code"], code) == ("busy", 1013)
         messages, code = first.rest()
     assert (messages[-1]["error"]["code"], code) == ("idle", 1008)
+
+
+def test_a_prompt_is_a_list_of_hot_words(server: Running, recognizer: Recognizer) -> None:
+    """Given before or while somebody speaks, in both forms of the protocol."""
+    audio = pcm(speech(6, rate=24000))
+    strong = {"prompt": "the weather, sea", "hotwords_strength": 10}
+    expected = recognizer.transcribe(
+        np.frombuffer(audio, np.int16),
+        sample_rate=24000,
+        delay=recognizer.delay,
+        endpoint_silence=None,
+        hotwords=["the weather", "sea"],
+        hotwords_strength=10,
+    ).text
+    for event in (
+        {"type": "session.update", "session": {"audio": {"input": {"transcription": strong}}}},
+        {"type": "transcription_session.update", "session": {"input_audio_transcription": strong}},
+    ):
+        event["session"] |= {"turn_detection": None}
+        with client_of(server).realtime.connect(model="any") as connection:
+            connection.recv()
+            connection.send(event)
+            connection.recv()
+            append(connection, audio)
+            connection.input_audio_buffer.commit()
+            assert until(connection, COMPLETED)[-1].transcript == expected != ""
+
+
+def test_numbers_and_hot_words_of_a_realtime_session() -> None:
+    def changed(**transcription: Any) -> Config:
+        return update_config(Config(), {"audio": {"input": {"transcription": transcription}}}, "en", (0, 1))
+
+    config = changed(numbers="Digits", prompt="Siobhan, Kubernetes")
+    assert config.options().numbers == "digits"
+    assert config.options().hotwords == ("Siobhan", "Kubernetes")
+    assert not config.takes_audio_as(Config())
+    shown = config.describe("fake")["transcription"]
+    assert (shown["numbers"], shown["prompt"]) == ("digits", "Siobhan, Kubernetes")
+    assert changed(numbers=None).numbers is None
+    for wrong in ({"numbers": "roman"}, {"prompt": ["a"]}, {"hotwords_strength": -1}):
+        with pytest.raises(Refused):
+            changed(**wrong)

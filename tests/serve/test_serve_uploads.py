@@ -228,3 +228,15 @@ def test_a_spool_is_a_file() -> None:
         assert spool.read() == b"56789" and spool.seek(0) == 0 and spool.read(12) == b"012345678901"
         spool.close()
         assert spool.closed
+
+
+def test_hot_words_of_an_upload(server: Running, recognizer: Recognizer, flac: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "talk.flac"
+    path.write_bytes(flac)
+    expected = recognizer.transcribe(path, hotwords=["the weather", "sea"], hotwords_strength=10).text
+    for fields in ({"prompt": "the weather, sea."}, {"hotwords": "the weather,sea", "prompt": "shells"}):
+        answer = post(server, {**fields, "hotwords_strength": "10"}, flac)
+        assert answer.json()["text"] == expected
+    assert post(server, {"hotwords_strength": "11"}, flac).status_code == 400
+    # a prompt is never too long
+    assert post(server, {"prompt": ", ".join(f"name{i}" for i in range(5000))}, flac).status_code == 200

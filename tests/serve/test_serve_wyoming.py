@@ -20,6 +20,7 @@ from test_serve_plain import AUDIO, events_of
 from speech_reallm import Recognizer
 from speech_reallm.cli.serve import read_address
 from speech_reallm.errors import UserError
+from speech_reallm.serve.settings import Refused
 
 pytest.importorskip("wyoming")
 
@@ -30,7 +31,7 @@ from wyoming.event import Event
 from wyoming.info import Describe, Info
 from wyoming.ping import Ping
 
-from speech_reallm.serve.wyoming import read_samples
+from speech_reallm.serve.wyoming import hotwords_of, read_samples
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +239,23 @@ def test_where_it_listens() -> None:
 def test_samples_that_are_cut() -> None:
     samples, rest = read_samples(pcm(speech(0.01))[:7], {})
     assert (len(samples), len(rest)) == (3, 1)
+
+
+def test_names_and_terms_are_hot_words(start: Callable[..., Running], recognizer: Recognizer) -> None:
+    async def one(client: AsyncTcpClient) -> list[Event]:
+        await client.write_event(Transcribe(transcript_terms=["the weather", "sea"]).event())
+        await say(client, AUDIO)
+        return await answer(client, "transcript-stop")
+
+    server = start(wyoming=True, per_minute=0)
+    events = talk(server, one)
+    words = {"hotwords": ["the weather", "sea"], "endpoint_silence": None}
+    assert Transcript.from_event(events[-2]).text == text_of(events_of(recognizer, AUDIO, **words))
+    assert hotwords_of({"transcript_names": ["Siobhan"], "transcript_terms": ["a b", "c"]}) == (
+        "Siobhan",
+        "a b",
+        "c",
+    )
+    assert hotwords_of({"transcript_names": None}) == ()
+    with pytest.raises(Refused):
+        hotwords_of({"transcript_names": [1]})

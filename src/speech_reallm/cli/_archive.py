@@ -59,6 +59,7 @@ def is_archive(args: argparse.Namespace) -> bool:
 def transcribe_manifest(args: argparse.Namespace) -> int:
     """Transcribe a share of a manifest; returns the exit code: 2 if a recording failed."""
     from ..archive import Archive, Settings, parse_shard, transcribe_archive
+    from ..hotwords import read_hotwords
     from ._machine import usable_cores
     from ._signals import Interrupt, exit_code
 
@@ -72,6 +73,8 @@ def transcribe_manifest(args: argparse.Namespace) -> int:
         channel=args.channel,
         track=args.track,
         numbers=args.numbers,
+        hotwords=read_hotwords(args.hotwords) if args.hotwords else (),
+        hotwords_strength=args.hotwords_strength,
     )
     archive = Archive(args.manifest, settings, shard)
     with Interrupt() as interrupt:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ._console import OutputLost
-from .transcribe import add_model_arguments
+from .transcribe import add_model_arguments, stream_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,10 +70,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--seconds must be more than 0")
     device = int(args.device) if args.device and args.device.isdecimal() else args.device
     # whatever can be wrong is found before anybody speaks
+    options = stream_options(args)
     saver = _Saver(args.save, args.save_audio)
     recognizer = Recognizer.load(args.model, threads=args.threads, delay=args.delay)
     with Interrupt() as interrupt, Microphone(device, args.rate) as microphone:
-        stream = recognizer.stream(microphone.rate, history=0, numbers=args.numbers)
+        stream = recognizer.stream(microphone.rate, history=0, options=options)
         return _listen(stream, microphone, saver, interrupt, args.seconds)
 
 

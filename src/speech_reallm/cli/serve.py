@@ -80,6 +80,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="size of an uploaded file (default: %(default)s)",
     )
     parser.add_argument(
+        "--hotwords",
+        metavar="FILE",
+        help="names and terms that all sessions prefer, one a line; sessions may add their own",
+    )
+    parser.add_argument(
+        "--numbers",
+        type=str.lower,
+        choices=("words", "digits"),
+        help="write all numbers alike, where a session does not say how (default: as the model writes them)",
+    )
+    parser.add_argument(
         "--wyoming",
         metavar="[ADDRESS:]PORT",
         help="speak Home Assistant's protocol at this port, too (needs the extra wyoming)",
@@ -106,6 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..hotwords import read_hotwords
     from ..recognizer import Recognizer
     from ..serve import log, server
     from ..serve.guard import read_origin
@@ -120,6 +132,8 @@ def run(args: argparse.Namespace) -> int:
         keys=read_keys(args.api_key_file),
         origins=tuple(dict.fromkeys(origin for text in args.origin for origin in read_origin(text))),
         log_transcripts=args.log_transcripts,
+        numbers=args.numbers,
+        hotwords=read_hotwords(args.hotwords, share=0.5) if args.hotwords else (),
     )
     wyoming = read_address(args.wyoming, args.host) if args.wyoming else None
     tls = server.tls_context(args.tls_cert, args.tls_key)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..hotwords import DEFAULT_STRENGTH
 from ._archive import add_archive_arguments, is_archive, transcribe_manifest
 from ._console import OutputLost
 from ._outputs import FORMATS, parse_formats
@@ -35,7 +36,7 @@ EPILOG = """examples:
   reallm transcribe talk.mp3
   reallm transcribe film.mp4 --format srt,vtt --out subtitles/
   reallm transcribe recordings/ --format json,text --out transcripts/
-  reallm transcribe talk.mp3 --numbers digits
+  reallm transcribe talk.mp3 --numbers digits --hotwords names.txt
   reallm transcribe *.wav --format jsonl --out results.jsonl
   reallm transcribe talk.mp3 --live --delay 0
   reallm transcribe call.wav --channel left
@@ -117,7 +118,7 @@ def _track(text: str) -> int:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """--model, --delay, --numbers and --threads, as `listen` has them too."""
+    """--model, --delay, --numbers, --hotwords and --threads, as `listen` has them too."""
     parser.add_argument(
         "--model", metavar="FOLDER", help="a model folder (default: the one that is built in)"
     )
@@ -135,6 +136,18 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="write all numbers alike: twenty-one, or 21 (English; default: as the model writes them)",
     )
     parser.add_argument(
+        "--hotwords",
+        metavar="FILE",
+        help="names and terms to be recognised rightly, one a line, spelled as they are to be written",
+    )
+    parser.add_argument(
+        "--hotwords-strength",
+        type=float,
+        default=DEFAULT_STRENGTH,
+        metavar="X",
+        help="how much these are preferred, from 0; with more, other words are taken for them (default: %(default)s)",
+    )
+    parser.add_argument(
         "--threads",
         type=int,
         default=1,
@@ -143,8 +156,19 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def stream_options(args: argparse.Namespace) -> StreamOptions:
+    """What add_model_arguments says of streams. Raises UserError."""
+    from ..hotwords import read_hotwords
     from ..options import StreamOptions
+
+    return StreamOptions(
+        numbers=args.numbers,
+        hotwords=read_hotwords(args.hotwords) if args.hotwords else (),
+        hotwords_strength=args.hotwords_strength,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
     from ..recognizer import Recognizer
     from ._inputs import find_inputs
     from ._outputs import Outputs
@@ -157,13 +181,13 @@ def run(args: argparse.Namespace) -> int:
     if args.batch is not None and args.batch < 1:
         raise UserError("--batch must be at least 1")
     inputs = find_inputs(args.files, args.rate, channel=args.channel, track=args.track)
+    options = stream_options(args)
     outputs = Outputs(inputs, args.format, args.out)
     recognizer = Recognizer.load(args.model, threads=args.threads, delay=args.delay)
     complete = False
     try:
         with Interrupt() as interrupt:
             work = _Live if args.live else _Work
-            options = StreamOptions(numbers=args.numbers)
             code = work(inputs, outputs, interrupt, options).run(recognizer, args.batch)
         complete = True
     finally:

@@ -19,13 +19,16 @@ import numpy as np
 from ..errors import UserError
 from ..modelfolder import ModelFolder
 from ..onnx_session import OnnxSession
-from ..tokenizer import START
+from ..tokenizer import START, Tokenizer
 from .graphs import Ring, Signature, check_encoder, signature, state_bytes, zeros
+from .hotwords import NO_MATCH, HotWords, Matches
 from .rules import DecodingRules
 from .step_decoder import Arrays, step_decoder
 
 # state of one stream, all tensors together; a large pretrained decoder stays well below
 MAX_STATE_BYTES = 1 << 30
+# lists of hot words that are kept for the next stream
+KEPT_HOTWORDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,9 @@ class StreamState:
     decoder: dict[str, np.ndarray]
     # encoder calls so far; the first `lookahead_chunks` of them yield nothing
     calls: int = 0
+    # terms that are preferred, and those that the last pieces have begun
+    hotwords: HotWords | None = None
+    matches: Matches = NO_MATCH
 
     @property
     def nbytes(self) -> int:
@@ -81,6 +87,7 @@ class Engine:
         self._decoder = OnnxSession(decoder, 1)
         self._decoder_state, self._decoder_outputs = signature(self._decoder, decoder)
         self._lock = threading.Lock()
+        self._hotwords: dict[tuple[tuple[str, ...], float], HotWords] = {}
         self._encoders: dict[str, _Encoder] = {}
         self._encoder_of = {delay: name for name, delays in folder.encoders for delay in delays}
         self._encoder(folder.default_delay)
@@ -114,6 +121,25 @@ class Engine:
         state.decoder["piece"][:] = START
         return state
 
+    def prefer(
+        self, state: StreamState, tokenizer: Tokenizer, terms: tuple[str, ...], strength: float
+    ) -> None:
+        """From its next chunk on, a stream prefers these terms, and no others; see HotWords."""
+        # a term that has been begun is not gone on with: the other terms may not have it
+        state.hotwords, state.matches = None, NO_MATCH
+        if not terms or not strength:
+            return
+        key = (terms, strength)
+        with self._lock:
+            hotwords = self._hotwords.pop(key, None)
+            if hotwords is None:
+                hotwords = HotWords(tokenizer, terms, strength, self.folder.blank_id)
+            # the last ones are kept: files and turns mostly have those of the one before
+            self._hotwords[key] = hotwords
+            if len(self._hotwords) > KEPT_HOTWORDS:
+                del self._hotwords[next(iter(self._hotwords))]
+        state.hotwords = hotwords
+
     def step(self, states: Sequence[StreamState], audio: Sequence[np.ndarray]) -> list[list[Decoded]]:
         """Advance each stream by its own number of chunks.
 
@@ -144,7 +170,7 @@ class Engine:
             chunk = state.calls - 1 - self.folder.lookahead_chunks
             if chunk >= 0:
                 self._steps.next_chunk(state.decoder, chunk, encoded)
-                yield self._decode(state.decoder, chunk)
+                yield self._decode(state, chunk)
 
     def _encode(self, state: StreamState, samples: np.ndarray) -> Arrays:
         """One chunk [S] through the encoder, whose state advances. Returns its outputs."""
@@ -162,18 +188,22 @@ class Engine:
         state.calls += 1
         return out
 
-    def _decode(self, inputs: Arrays, chunk: int) -> Decoded:
+    def _decode(self, state: StreamState, chunk: int) -> Decoded:
         """Decoder steps until BLANK."""
+        inputs, hotwords = state.decoder, state.hotwords
         ids: list[int] = []
         log_probs: list[float] = []
         names = list(self._decoder_outputs)
         while True:
             out = dict(zip(names, self._decoder.run(None, inputs), strict=True))
             answer = out["log_probs"][0]
-            symbol = self._rules.choose(int(answer.argmax()), ids)
+            best = int(answer.argmax()) if hotwords is None else hotwords.best(answer, state.matches, ids)
+            symbol = self._rules.choose(best, ids)
             piece = None if symbol == self._rules.blank_id else symbol
             self._steps.commit(inputs, piece, out)
             if piece is None:
                 return Decoded(chunk, tuple(ids), tuple(log_probs))
             ids.append(piece)
             log_probs.append(float(answer[piece]))
+            if hotwords is not None:
+                state.matches = hotwords.advance(state.matches, piece)

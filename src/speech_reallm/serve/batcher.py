@@ -156,6 +156,11 @@ class Session:
         if self._arrivals.last is not None:
             self._start_clock()
 
+    def set_hotwords(self, terms: tuple[str, ...], strength: float) -> None:
+        """Prefer these terms, and the server's, in what is recognised from now on. Raises Refused for too many."""
+        options = replace(self.options, hotwords=terms, hotwords_strength=strength)
+        self.options = self._batcher.check(options)
+
     def _start_clock(self) -> None:
         """Silence passes by the clock, too, where a client sends none. An upload is not live."""
         silence = self.options.endpoint_silence
@@ -222,6 +227,12 @@ class Session:
         self._failure = self._failure or failure
         self._news.set()
         self._room.set()
+
+    def _follow_options(self, stream: Stream) -> None:
+        """In the batcher's thread: what the client has changed meanwhile."""
+        options = self.options
+        if (options.hotwords, options.hotwords_strength) != (stream.hotwords, stream.hotwords_strength):
+            stream.set_hotwords(options.hotwords, options.hotwords_strength)
 
     # what follows runs under the batcher's lock
 
@@ -318,9 +329,11 @@ class Batcher:
             if delay not in self.recognizer.delays:
                 known = ", ".join(map(str, self.recognizer.delays))
                 raise UserError(f"delay: {delay} is not among this model's: {known}")
+            hotwords = (*self.settings.hotwords, *options.hotwords)
+            numbers = options.numbers or self.settings.numbers
+            return replace(options, delay=delay, hotwords=hotwords, numbers=numbers)
         except UserError as err:
             raise Refused("bad_request", str(err)) from None
-        return replace(options, delay=delay)
 
     def admit(self) -> None:
         """Raises Refused where there is no place for another session."""
@@ -461,6 +474,7 @@ class Batcher:
             try:
                 if session._stream is None:
                     session._stream = self._open(session.options)
+                session._follow_options(session._stream)
                 session._stream.feed(portion.samples)
                 audio += len(portion.samples) / session.options.rate
                 if portion.last:

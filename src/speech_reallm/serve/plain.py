@@ -14,12 +14,11 @@ from starlette.websockets import WebSocket
 
 from ..audio import MAX_RATE, MIN_RATE, SAMPLE_RATE
 from ..events import Endpoint, EndpointProposed, EndpointRetracted, Event, Final, Partial, SpeechStarted, Word
-from ..numbers import FORMS
 from .batcher import Options, Session
 from .service import Service
 from .settings import Refused
 from .sockets import Gone, Socket, both
-from .values import check_language, whole_number
+from .values import check_language, read_numbers, read_strength, read_terms, whole_number
 
 log = logging.getLogger("speech_reallm.serve")
 MAX_ENDPOINT_MS = 60000
@@ -65,8 +64,13 @@ async def _read(socket: Socket, session: Session) -> None:
             return
         if isinstance(message, bytes):
             await session.send(message)
-        elif read_message(message) == "finish":
+            continue
+        fields = read_message(message)
+        if fields["type"] == "finish":
             session.finish()
+        elif fields["type"] == "hotwords":
+            strength = fields.get("strength", session.options.hotwords_strength)
+            session.set_hotwords(read_terms(fields.get("terms")), read_strength(strength))
 
 
 async def _write(socket: Socket, session: Session, service: Service) -> None:
@@ -107,15 +111,10 @@ def read_options(query: QueryParams) -> Options:
         delay=_integer(query, "delay", None, 0, 64),
         endpoint_silence=endpoint / 1000 if endpoint else None,
         turn_events=turn_events in ("1", "true"),
-        numbers=read_numbers(query.get("numbers", "")),
+        numbers=read_numbers(query.get("numbers")),
+        hotwords=read_terms(query.get("hotwords", "")),
+        hotwords_strength=read_strength(query.get("hotwords_strength")),
     )
-
-
-def read_numbers(text: str) -> str | None:
-    """The form of numbers, None for the model's own. Raises Refused for another word."""
-    if text.lower() not in ("", *FORMS):
-        raise Refused("bad_request", f"numbers must be {' or '.join(FORMS)}")
-    return text.lower() or None
 
 
 def read_progress(query: QueryParams) -> float | None:
@@ -132,16 +131,17 @@ def _integer(query: QueryParams, name: str, default: Default, low: int, high: in
     return default if text is None or text == "" else whole_number(text, name, low, high)
 
 
-def read_message(text: str) -> str:
-    """The type of a client's JSON message. Raises Refused for what is none."""
+def read_message(text: str) -> dict[str, Any]:
+    """A client's JSON message, with its `type`. Raises Refused for what is none."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):
         raise Refused("bad_message", "a text message must be JSON; audio goes in binary messages") from None
     kind = message.get("type") if isinstance(message, dict) else None
-    if kind not in ("finish", "keepalive"):
-        raise Refused("bad_message", 'text messages are {"type": "finish"} and {"type": "keepalive"}')
-    return str(kind)
+    if kind not in ("finish", "keepalive", "hotwords"):
+        raise Refused("bad_message", "the type of a text message is finish, hotwords or keepalive")
+    fields: dict[str, Any] = message
+    return fields
 
 
 def ready(service: Service, session: Session) -> dict[str, Any]:

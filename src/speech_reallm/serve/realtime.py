@@ -11,6 +11,7 @@ import itertools
 import json
 import secrets
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,13 @@ async def realtime(websocket: WebSocket) -> None:
     connection = Connection(Socket(websocket, service.settings), service)
     try:
         check_language(websocket.query_params.get("language"), service.recognizer.model.language)
-        config = Config(delay=read_options(websocket.query_params).delay)
+        asked = read_options(websocket.query_params)
+        config = Config(
+            delay=asked.delay,
+            numbers=asked.numbers,
+            hotwords=tuple(asked.hotwords),
+            hotwords_strength=asked.hotwords_strength,
+        )
         connection.open(config)
     except Refused as refused:
         service.note_refusal(refused)
@@ -195,7 +202,7 @@ class Connection:
         config = update(self._config, event.get("session"), model.language, model.delays)
         to_vllm = "session" not in event and "model" in event
         if to_vllm:
-            config = Config(rate=VLLM_RATE, silence_ms=None, delay=config.delay)
+            config = replace(config, rate=VLLM_RATE, encoding="pcm", silence_ms=None, language=None)
         if not config.takes_audio_as(self._config):
             await self._restart(config)
         if to_vllm and not isinstance(self._turns, VllmTurns):
@@ -206,6 +213,7 @@ class Connection:
             self._turns.detect, self._turns.proposed_ends = config.silence is not None, config.proposed_ends
         self._config = config
         self._session.set_endpoint_silence(config.silence)
+        self._session.set_hotwords(config.hotwords, config.hotwords_strength)
         await self._send(self._describe(f"{event['type']}d"))
 
     async def _restart(self, config: Config) -> None:

@@ -7,13 +7,16 @@ from typing import Any
 
 from .. import g711
 from ..audio import MAX_RATE, MIN_RATE
+from ..hotwords import DEFAULT_STRENGTH, terms_of_prompt
 from .batcher import Options
 from .settings import Refused
-from .values import check_language, language_code, whole_number
+from .values import check_language, language_code, read_numbers, read_strength, whole_number
 
 DEFAULT_RATE = 24000
 DEFAULT_SILENCE_MS = 500
 MAX_SILENCE_MS = 60000
+# characters of a prompt that are shown again
+MAX_PROMPT = 4000
 # from soonest to surest, as clients name them
 DELAYS = ("minimal", "low", "medium", "high", "xhigh")
 # names of formats: present, earlier
@@ -40,6 +43,10 @@ class Config:
     delay: int | None = None
     language: str | None = None
     proposed_ends: bool = False
+    numbers: str | None = None
+    prompt: str = ""
+    hotwords: tuple[str, ...] = ()
+    hotwords_strength: float = DEFAULT_STRENGTH
 
     @property
     def silence(self) -> float | None:
@@ -47,11 +54,24 @@ class Config:
         return None if self.silence_ms is None else self.silence_ms / 1000
 
     def options(self) -> Options:
-        return Options(rate=self.rate, delay=self.delay, endpoint_silence=self.silence, turn_events=True)
+        return Options(
+            rate=self.rate,
+            delay=self.delay,
+            endpoint_silence=self.silence,
+            turn_events=True,
+            numbers=self.numbers,
+            hotwords=self.hotwords,
+            hotwords_strength=self.hotwords_strength,
+        )
 
     def takes_audio_as(self, other: Config) -> bool:
         """Can a stream that was opened with the other config go on with this one?"""
-        return (self.encoding, self.rate, self.delay) == (other.encoding, other.rate, other.delay)
+        return (self.encoding, self.rate, self.delay, self.numbers) == (
+            other.encoding,
+            other.rate,
+            other.delay,
+            other.numbers,
+        )
 
     def describe(self, model: str) -> dict[str, Any]:
         """`audio.input` of a session, as clients are shown it."""
@@ -60,10 +80,13 @@ class Config:
             turns = {"type": "server_vad", "silence_duration_ms": self.silence_ms}
             if self.proposed_ends:
                 turns["proposed_ends"] = True
+        transcription: dict[str, Any] = {"model": model, "language": self.language, "prompt": self.prompt}
+        if self.numbers is not None:
+            transcription["numbers"] = self.numbers
         kind = {"type": f"audio/{self.encoding}"} | ({"rate": self.rate} if self.encoding == "pcm" else {})
         return {
             "format": kind,
-            "transcription": {"model": model, "language": self.language},
+            "transcription": transcription,
             "turn_detection": turns,
             "noise_reduction": None,
         }
@@ -82,7 +105,8 @@ class Config:
 def update(config: Config, session: Any, language: str, delays: tuple[int, ...]) -> Config:
     """The config with what a `session.update` names. language, delays: the model's. Raises Refused.
 
-    What has no meaning here (voices, tools, prompts, ...) is ignored, as is the name of the model.
+    What has no meaning here (voices, tools, instructions, ...) is ignored, as is the name of the model. A prompt is
+    taken for hot words (`speech_reallm.hotwords.terms_of_prompt`).
     """
     session = _object(session, "session")
     given = _object(_object(session.get("audio"), "session.audio").get("input"), "session.audio.input")
@@ -125,6 +149,16 @@ def _transcription(config: Config, fields: dict[str, Any], language: str, delays
             raise Refused("bad_request", f"delay must be one of {', '.join(DELAYS)}")
         place = DELAYS.index(delay) / (len(DELAYS) - 1) * (len(delays) - 1)
         config = replace(config, delay=sorted(delays)[round(place)])
+    if fields.get("prompt") is not None:
+        if not isinstance(fields["prompt"], str):
+            raise Refused("bad_request", "prompt must be text")
+        config = replace(
+            config, prompt=fields["prompt"][:MAX_PROMPT], hotwords=terms_of_prompt(fields["prompt"])
+        )
+    if fields.get("hotwords_strength") is not None:
+        config = replace(config, hotwords_strength=read_strength(fields["hotwords_strength"]))
+    if "numbers" in fields:
+        config = replace(config, numbers=read_numbers(fields["numbers"]))
     return config
 
 

@@ -18,7 +18,8 @@ class Settings:
     for so long is dropped. drain_seconds: at the end, for finals to be sent. upload_seconds: length of an
     uploaded recording. form_seconds: for an upload to arrive. per_minute: sessions and uploads from one
     address, 0 for any number. keys: none lets everyone in. origins: of other sites whose pages may connect;
-    "*" for all.
+    "*" for all. hotwords: terms that all sessions prefer, beside their own.
+    numbers: the form of numbers where a session names none.
     """
 
     sessions: int = 64
@@ -40,6 +41,8 @@ class Settings:
     keys: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     log_transcripts: bool = False
+    hotwords: tuple[str, ...] = ()
+    numbers: str | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -24,13 +24,14 @@ from starlette.types import Message, Receive, Scope, Send
 from ..errors import UserError
 from ..events import Event, Final, Partial, Transcript
 from ..formats import FORMATS
+from ..hotwords import DEFAULT_STRENGTH, terms_of_prompt
 from ..media import open_audio
 from .batcher import Options, Session
-from .plain import read_numbers, word_json
+from .plain import word_json
 from .service import Service, error_body
 from .settings import Refused, Settings
 from .spool import SpooledParser, StorageError
-from .values import check_language
+from .values import check_language, read_numbers, read_strength, read_terms
 
 log = logging.getLogger("speech_reallm.serve")
 
@@ -53,6 +54,8 @@ class Wanted:
     words: bool
     delay: int | None = None
     numbers: str | None = None
+    hotwords: tuple[str, ...] = ()
+    hotwords_strength: float = DEFAULT_STRENGTH
 
 
 async def transcriptions(request: Request) -> Response:
@@ -77,7 +80,13 @@ async def transcriptions(request: Request) -> Response:
             if recording is None:
                 await form.close()
         delay = service.recognizer.file_delay if wanted.delay is None else wanted.delay
-        options = Options(rate=recording.source.rate, delay=delay, numbers=wanted.numbers)
+        options = Options(
+            rate=recording.source.rate,
+            delay=delay,
+            numbers=wanted.numbers,
+            hotwords=wanted.hotwords,
+            hotwords_strength=wanted.hotwords_strength,
+        )
         session = service.batcher.open(options, "upload", instead_of=place)
     except BaseException:
         place.close()
@@ -274,7 +283,7 @@ async def read_form(request: Request, settings: Settings) -> FormData:
 
 
 def read_wanted(form: FormData, language: str) -> Wanted:
-    """What the fields ask for. Raises Refused. Prompts, temperatures and names of models are ignored."""
+    """What the fields ask for; a prompt, for hot words. Raises Refused. Temperatures and models' names are ignored."""
 
     def text(name: str, default: str) -> str:
         value = form.get(name, default)
@@ -301,6 +310,8 @@ def read_wanted(form: FormData, language: str) -> Wanted:
         words="word" in asked,
         delay=int(delay) if delay else None,
         numbers=read_numbers(text("numbers", "")),
+        hotwords=read_terms(text("hotwords", "")) or terms_of_prompt(text("prompt", "")),
+        hotwords_strength=read_strength(text("hotwords_strength", "")),
     )
 
 

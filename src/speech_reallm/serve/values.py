@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from typing import Any
 
+from ..errors import UserError
+from ..hotwords import DEFAULT_STRENGTH, MAX_STRENGTH, check_terms
+from ..numbers import FORMS
 from .settings import Refused
 
 # what asks for no language in particular
@@ -66,6 +70,37 @@ def check_language(wanted: Any, language: str) -> None:
     code = language_code(wanted) if isinstance(wanted, str) else None
     if code is None or (code and code != language_code(language)):
         raise Refused("bad_request", f"language: this model knows only {language}")
+
+
+def read_numbers(value: Any) -> str | None:
+    """The form of numbers; None, as for None and "", is the model's own. Raises Refused for another word."""
+    form = value.lower() if isinstance(value, str) else value
+    if form not in (None, "", *FORMS):
+        raise Refused("bad_request", f"numbers must be {' or '.join(FORMS)}")
+    return form or None
+
+
+def read_terms(value: Any) -> tuple[str, ...]:
+    """Hot words: a list of strings, or one string with commas between them. Raises Refused for others, and too many."""
+    try:
+        return check_terms(value.split(",") if isinstance(value, str) else value)
+    except UserError as err:
+        raise Refused("bad_request", str(err)) from None
+
+
+def read_strength(value: Any) -> float:
+    """How much hot words are preferred, as a number or in a string; the default for None and "". Raises Refused."""
+    if value is None or value == "":
+        return DEFAULT_STRENGTH
+    number = float("nan")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = float(value)
+    elif isinstance(value, str) and len(value) < 20:
+        with contextlib.suppress(ValueError):
+            number = float(value)
+    if not 0 <= number <= MAX_STRENGTH:
+        raise Refused("bad_request", f"hotwords_strength must be a number from 0 to {MAX_STRENGTH:g}")
+    return number
 
 
 def base64_bytes(text: Any) -> bytes:

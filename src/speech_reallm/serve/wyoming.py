@@ -21,11 +21,12 @@ from ..channels import Mixer
 from ..errors import UserError
 from ..events import Final, Partial
 from ..extras import install_command
+from ..hotwords import within_bounds
 from .batcher import Options, Session
 from .service import Service
 from .settings import Refused
 from .sockets import Gone
-from .values import check_language, whole_number
+from .values import check_language, read_terms, whole_number
 
 try:
     from wyoming.asr import Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
@@ -97,6 +98,7 @@ class Connection:
 
     async def run(self) -> None:
         """From the first event to the end. Never raises, but for cancellation."""
+        terms: tuple[str, ...] = ()
         try:
             while (event := await self._read()) is not None:
                 if event.type == "describe":
@@ -105,8 +107,9 @@ class Connection:
                     await self._send(Pong(text=event.data.get("text")).event())
                 elif event.type == "transcribe":
                     check_language(event.data.get("language"), self._service.recognizer.model.language)
+                    terms = hotwords_of(event.data)
                 elif event.type in ("audio-start", "audio-chunk"):
-                    await self._utterance(event)
+                    await self._utterance(event, terms)
                 # what is not known is not answered, as this protocol has it
         except Gone:
             pass
@@ -116,13 +119,14 @@ class Connection:
         except Exception:
             log.exception("a Wyoming connection failed")
 
-    async def _utterance(self, first: Event) -> None:
-        """From its start to its transcript. first: the start of the audio, or audio without one."""
+    async def _utterance(self, first: Event, terms: tuple[str, ...]) -> None:
+        """From its start to its transcript. first: the start of the audio, or audio without one. terms: hot words."""
         service = self._service
         service.guard.count_address(self._client or "")
         rate = whole_number(first.data.get("rate", SAMPLE_RATE), "rate", MIN_RATE, MAX_RATE)
         try:
-            session = service.batcher.open(Options(rate=rate, endpoint_silence=None), "wyoming")
+            options = Options(rate=rate, endpoint_silence=None, hotwords=terms)
+            session = service.batcher.open(options, "wyoming")
         except Refused as refused:
             service.note_refusal(refused)
             raise
@@ -267,6 +271,18 @@ async def read_event(reader: asyncio.StreamReader, max_payload: int) -> Event | 
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Refused("bad_message", "this is no event of the Wyoming protocol") from None
     return Event(type=kind, data=data, payload=payload)
+
+
+def hotwords_of(data: dict[str, Any]) -> tuple[str, ...]:
+    """The names and terms of a `transcribe`, names first, as many as there may be beside the server's own.
+
+    Raises Refused for what is no list of text.
+    """
+    terms: list[str] = []
+    for field in ("transcript_names", "transcript_terms"):
+        given = data.get(field)
+        terms += read_terms(given) if given is not None else ()
+    return within_bounds(terms)
 
 
 def read_samples(audio: bytes, data: dict[str, Any]) -> tuple[np.ndarray, bytes]:
