@@ -10,6 +10,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from onnx import helper, numpy_helper
+from safetensors.torch import load_file
 
 from speech_reallm.engine.ring import ring_slot, sink_ring_slot
 from speech_reallm.errors import UserError
@@ -213,7 +215,7 @@ def test_an_exported_folder_recognises(exported):
     stream.finish()
 
 
-def test_eight_bit_weights_come_back_within_half_a_step():
+def test_eight_bit_weights_come_back_within_a_step():
     torch.manual_seed(0)
     weights = {
         "a.weight": torch.randn(80, 130),
@@ -223,15 +225,18 @@ def test_eight_bit_weights_come_back_within_half_a_step():
         "zero": torch.zeros(100, 100),
     }
     packed = pack(weights)
-    assert packed["a.weight"].shape == (80, 130) and packed["a.weight"].dtype == torch.uint8
+    assert packed["a.weight"].shape == (80, 130) and packed["a.weight"].dtype == torch.int8
     back = unpack(packed)
     assert set(back) == set(weights)
     assert torch.equal(back["bias"], weights["bias"]) and torch.equal(back["small"], weights["small"])
     for name in ("a.weight", "conv", "zero"):
         assert back[name].shape == weights[name].shape
         rows, got = weights[name].flatten(1), back[name].flatten(1)
+        # a few neighbours are clipped, others are within half a step, which is at most twice that of 8 bits
         step = rows.abs().amax(1, keepdim=True) / 127
-        assert ((got - rows).abs() <= step / 2 + 1e-6).all()
+        assert ((got - rows).abs() <= step + 1e-6).float().mean() > 0.97
+        full = step.square() / 12 + 1e-12
+        assert float(((got - rows).square() / full).mean()) < 2.3
     again = unpack(pack(back))
     assert all(torch.allclose(again[k], back[k], atol=1e-6) for k in back)
 
@@ -245,14 +250,57 @@ def test_weights_of_older_folders_in_blocks_of_64_are_read():
 
 
 def test_integer_products_do_not_saturate(exported):
-    """Unsigned inputs and weights alone: u8 times s8 loses what does not fit in 16 bits, on processors without VNNI."""
+    """u8 times s8 loses what does not fit in 16 bits, on processors without VNNI: no two neighbours are so large."""
+    weights = load_file(exported[True] / "model.safetensors")
     for graph in ("encoder", "decoder"):
         model = onnx.load(str(exported[True] / f"{graph}.onnx"), load_external_data=False)
-        constants = {t.name: t for t in model.graph.initializer}
         products = [n for n in model.graph.node if n.op_type == "DynamicQuantizeMatMul"]
-        assert products and all(constants[n.input[3]].data_type == onnx.TensorProto.UINT8 for n in products)
-        packed = {n.input[0] for n in model.graph.node if n.op_type == "Concat"} & set(constants)
-        assert {constants[name].data_type for name in packed} >= {onnx.TensorProto.UINT8}
+        turned = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Transpose"}
+        joined = {n.output[0]: n.input for n in model.graph.node if n.op_type == "Concat"}
+        assert products
+        for product in products:
+            # without a zero point
+            assert not any(product.input[3:4])
+            for name in joined[turned[product.input[1]]]:
+                assert weights[name].dtype == torch.int8
+                first, second = weights[name].int().unflatten(1, (-1, 2)).unbind(-1)
+                assert int((first + second).abs()[first * second > 0].max()) <= 128
+
+
+@pytest.mark.parametrize("size", [(1, 288, 64), (30, 288, 96), (30, 577, 33)])
+def test_products_with_packed_weights_are_exact(size):
+    """Inputs at the ends of their range and the largest weights: whole sums to the last digit, on this processor."""
+    count, depth, columns = size
+    torch.manual_seed(0)
+    sign = torch.ones(columns, depth)
+    sign[: columns // 2] = torch.randn(columns // 2, depth).sign()
+    matrix = (127 - 30 * torch.rand(columns, depth)) * sign
+    packed = pack({"w": matrix.repeat(-(-8192 // matrix.numel()), 1)})
+    whole, scale = packed["w"][:columns].numpy().T.copy(), packed["w.scale"][:columns].numpy()
+    node = helper.make_node("DynamicQuantizeMatMul", ["x", "w", "scale"], ["y"], domain="com.microsoft")
+    graph = helper.make_graph(
+        [node],
+        "product",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [count, depth])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [count, columns])],
+        [numpy_helper.from_array(whole, "w"), numpy_helper.from_array(scale, "scale")],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    session = ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    # a range of 255, so that the scale of the inputs is one
+    x = np.random.default_rng(0).choice(np.array([0.0, 254.0, 255.0], np.float32), (count, depth))
+    x[:, 0], x[:, 1] = 0, 255
+    expected = (x.astype(np.int64) @ whole.astype(np.int64)).astype(np.float32) * scale
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_eight_bit_weights_of_earlier_folders_are_read():
+    matrix = torch.randint(0, 256, (3, 100), dtype=torch.uint8)
+    scale = torch.rand(3)
+    old = {"w": matrix, "w.scale": scale, "w.shape": torch.tensor([3, 10, 10])}
+    expected = ((matrix.float() - 128) * scale[:, None]).reshape(3, 10, 10)
+    assert torch.equal(unpack(old)["w"], expected)
 
 
 def test_a_broken_run_is_a_clear_error(tmp_path):

@@ -1,11 +1,9 @@
 """ONNX graphs whose weights lie in model.safetensors: a model folder holds every weight once.
 
-Matrix products become DynamicQuantizeMatMul on the packed bytes themselves (model/packing.py): weights and inputs are 8
-bits, the sums whole numbers. Both are unsigned: x86 processors without VNNI add pairs of products of unsigned and
-signed bytes in 16 bits and cut off what does not fit, silently; of two unsigned ones ONNX Runtime makes exact sums on
-every processor, at nearly the same speed. The scale of an input is taken over a whole call, so a call is for one stream
-alone: what others say must not change its digits. Other packed weights (of convolutions, of embeddings) are unpacked
-when the graph is loaded, a table's rows when they are asked for.
+Matrix products become DynamicQuantizeMatMul on the packed bytes themselves (model/packing.py): weights are signed and
+inputs unsigned bytes, the sums whole numbers that are exact on every processor. The scale of an input is taken over a
+whole call, so a call is for one stream alone: what others say must not change its digits. Other packed weights (of
+convolutions, of embeddings) are unpacked when the graph is loaded, a table's rows when they are asked for.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from torch import Tensor
 
 from ..model.packing import SCALE, SHAPE, unpack
 
-_TYPES = {"U8": TensorProto.UINT8, "F32": TensorProto.FLOAT}
+_TYPES = {"I8": TensorProto.INT8, "F32": TensorProto.FLOAT}
 _CONTRIB = "com.microsoft"
 
 
@@ -132,11 +130,12 @@ class _Rewriter:
         self.stored |= {name, name + SCALE}
         return name, name + SCALE
 
-    def product(self, x: str, parts: list[Stored], bias: str | None, output: str) -> None:
-        """x [..., K] times the transpose of the weights, one below another, plus the bias."""
+    def product(
+        self, x: str, parts: list[Stored], factors: str | None, bias: str | None, output: str
+    ) -> None:
+        """x [..., K] times the transpose of the weights, one below another, times `factors` [N], plus the bias."""
         made = "+".join(part.name for part in parts)
         columns, scale = f"{made}.columns", f"{made}.scales"
-        sizes = [self.weights.shapes[part.name][0] for part in parts]
         if made not in self.made:
             self.made.add(made)
             rows, scales = [], []
@@ -147,14 +146,10 @@ class _Rewriter:
             self.op("Concat", scales, scale, axis=0)
             self.op("Concat", rows, f"{made}.rows", axis=0)
             self.op("Transpose", [f"{made}.rows"], columns, perm=[1, 0])
-        zero = self.value(np.full(sum(sizes), 128, np.uint8), f"zero.{sum(sizes)}")
-        self.op(
-            "DynamicQuantizeMatMul",
-            [x, columns, scale, zero] + ([bias] if bias else []),
-            output,
-            False,
-            _CONTRIB,
-        )
+        if factors:
+            scale = self.op("Mul", [scale, factors], f"{output}.scales")
+        inputs = [x, columns, scale, *(("", bias) if bias else ())]
+        self.op("DynamicQuantizeMatMul", inputs, output, False, _CONTRIB)
 
     def rows(self, name: str, index: str, output: str) -> None:
         """The rows `index` [B] of a table, as floats [B, K]."""
@@ -182,10 +177,8 @@ class _Rewriter:
     ) -> None:
         """Packed bytes [N, K] and scales [N] to floats of this shape; turned: as a matrix [K, N]."""
         last = self.whole([-1], "last")
-        zero = self.value(np.array(128, np.float32), "zero.float")
         steps: list[tuple[str, list[str], dict[str, Any]]] = [
             ("Cast", [], {"to": TensorProto.FLOAT}),
-            ("Sub", [zero], {}),
             ("Mul", [self.op("Unsqueeze", [scale, last], f"{output}.scale", constant)], {}),
         ]
         if turned:
@@ -206,19 +199,27 @@ def share(source: Path, target: Path, weights: SharedWeights) -> None:
     for node in graph.node:
         for name in node.input:
             users.setdefault(name, []).append(node)
-    biased: set[str] = set()
+    merged: set[str] = set()
+
+    def merge(last: NodeProto, kind: str, columns: int) -> tuple[str | None, NodeProto]:
+        """The constant [N] of a node of this kind that alone uses the output of `last`, and that node."""
+        (user, *others) = users.get(last.output[0], [None])
+        if user is None or user.op_type != kind or others:
+            return None, last
+        (other,) = (i for i in user.input if i != last.output[0])
+        if new.floats.get(other, np.zeros(0)).shape != (columns,):
+            return None, last
+        merged.add(user.output[0])
+        return other, user
+
     for node in graph.node:
-        if node.output[0] in biased:
+        if node.output[0] in merged:
             continue
         if (parts := _product(node, new)) is not None:
-            bias, last = None, node
-            (user, *others) = users.get(node.output[0], [None])
-            if user is not None and user.op_type == "Add" and not others:
-                (other,) = (i for i in user.input if i != node.output[0])
-                if new.floats.get(other, np.zeros(0)).shape == new.floats[node.input[1]].shape[1:]:
-                    bias, last = other, user
-                    biased.add(user.output[0])
-            new.product(node.input[0], parts, bias, last.output[0])
+            columns = new.floats[node.input[1]].shape[1]
+            factors, last = merge(node, "Mul", columns)
+            bias, last = merge(last, "Add", columns)
+            new.product(node.input[0], parts, factors, bias, last.output[0])
             continue
         for i, name in enumerate(node.input):
             match = (

@@ -228,7 +228,8 @@ class CrossAttention(nn.Module):
         age_k, age_v = (
             layer(self.chunk_age).reshape(-1, heads, d).transpose(0, 1) for layer in (self.k, self.v)
         )
-        q = self.q(x).reshape(-1, heads, 1, d) * d**-0.5
+        # scaled by a vector: see Block.step
+        q = (self.q(x) * x.new_full((heads * d,), d**-0.5)).reshape(-1, heads, 1, d)
         # an age adds the same to the scores and the values of all its frames: products, of which there are few
         by_age = torch.matmul(torch.matmul(q, age_k.transpose(1, 2)), one_hot)
         weights = torch.softmax(torch.matmul(q, k) + by_age + empty, -1)

@@ -98,12 +98,14 @@ class Block(nn.Module):
         """
         heads, kv, d = self.heads, self.kv_heads, self.head_dim
         joined = torch.cat((self.q.weight, self.k.weight, self.v.weight))
-        both, v = F.linear(self.norm1(x), joined).split(((heads + kv) * d, kv * d), -1)
+        # scaled by a vector, which export merges into the product; a scalar would end in the product with the ring,
+        # for which ONNX Runtime then takes a slow path
+        factors = torch.cat((torch.full((heads * d,), d**-0.5), torch.ones(2 * kv * d))).to(x)
+        both, v = (F.linear(self.norm1(x), joined) * factors).split(((heads + kv) * d, kv * d), -1)
         q, k = rotation(both).split((heads * d, kv * d), -1)
         k, v = k.reshape(-1, kv, d, 1), v.reshape(-1, kv, 1, d)
         # queries of a group share their key: [B, kv, group, d]
         shape = (-1, kv, heads // kv, d)
-        q = q * d**-0.5
         scores = [torch.matmul(q.reshape(shape), cache["k"]), torch.matmul(q.reshape(shape), k)]
         if back is not None:
             first = torch.matmul(back(q).reshape(shape), cache["k"][..., :1])
