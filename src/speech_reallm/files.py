@@ -16,6 +16,13 @@ from typing import TextIO
 
 from .errors import UserError
 
+# files with these are taken from a folder; one that is named is read whatever it is called
+SOUND_SUFFIXES = frozenset(
+    str.split(
+        ".wav .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .caf .w64 .rf64 .m4a .m4b .aac .ac3 .amr .wma .wv "
+        ".ape .spx .mka .mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .3gp .flv .wmv .ogv"
+    )
+)
 # longest name that every usual file system takes, in bytes
 _LONGEST_NAME = 255
 

@@ -10,14 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-
-# what is taken from a folder; a file that is named is read whatever it is called
-SOUND = frozenset(
-    str.split(
-        ".wav .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .caf .w64 .rf64 .m4a .m4b .aac .ac3 .amr .wma .wv "
-        ".ape .spx .mka .mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .3gp .flv .wmv .ogv"
-    )
-)
+from ..files import SOUND_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +118,9 @@ def _pattern(name: str) -> str:
 
 
 def _in_folder(folder: Path) -> Iterator[Input]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND and path.is_file())
+    found = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES and path.is_file()
+    )
     found = [
         path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]

@@ -36,6 +36,7 @@ ORDER = (
     "tokenizer",
     "align",
     "train",
+    "finetune",
     "evaluate",
     "export",
     "card",
