@@ -6,7 +6,7 @@ DEMO := examples/demo.opus
 OUT := out
 PIP := $(V) -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo test check format docs pictures release clean
+.PHONY: help demo test check format docs docs-version pictures release clean
 
 help:
 	@echo "make demo    transcribe $(DEMO) live, with the built-in model"
@@ -14,6 +14,7 @@ help:
 	@echo "make check   check format, style and types of the code"
 	@echo "make format  format the code and sort its imports"
 	@echo "make docs    build the documentation site into site/ and check its links"
+	@echo "make docs-version put this version's site on the branch gh-pages, beside those of others (mike)"
 	@echo "make release build wheel and sdist into dist/, try them in clean environments, write checksums"
 	@echo "make pictures make docs/live.svg and docs/web-page.png from a real run (needs Chromium)"
 	@echo "make clean   remove .venv and caches; $(OUT)/ stays"
@@ -40,6 +41,11 @@ format: .venv/.dev
 
 docs: .venv/.dev
 	NO_MKDOCS_2_WARNING=1 $(V) -m mkdocs build --strict
+
+# a page of another version stays where it was; nothing is pushed
+docs-version: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(V) -m mike deploy --update-aliases "$$($(V) -c 'import speech_reallm; print(speech_reallm.__version__)')" latest
+	$(V) -m mike set-default latest
 
 release: .venv/.dev
 	$(V) scripts/release.py --out dist

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -27,6 +29,8 @@ MAX_LOOKAHEAD = 64
 MAX_DELAY = 64
 MAX_PIECES = 1024
 MAX_FRAME_CHUNKS = 256
+# OWNER/NAME of a repository, and a branch, tag or commit behind @
+REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([\w.-]{1,100}))?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,8 +74,16 @@ class ModelFolder:
         return self.path / name
 
 
+def cache_folder() -> Path:
+    """Where `reallm models pull` keeps models: REALLM_CACHE, else speech-reallm/models in the user's cache folder."""
+    if given := os.environ.get("REALLM_CACHE"):
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "speech-reallm" / "models"
+
+
 def find_model(name: str | Path | None) -> Path:
-    """The folder of a model: a path, or None or "default" for the one inside the package.
+    """The folder of a model: a path, the name of one that was pulled, or None or "default" for that of the package.
 
     Raises UserError where there is none.
     """
@@ -84,6 +96,12 @@ def find_model(name: str | Path | None) -> Path:
             )
         return path
     path = Path(name)
+    if not path.is_dir() and REPOSITORY.fullmatch(str(name)):
+        path = cache_folder() / str(name)
+        if not path.is_dir():
+            raise UserError(
+                f"no model folder {name}; if it is the name of a repository: reallm models pull {name}"
+            )
     if not path.is_dir():
         raise UserError(f"no model folder {path}; a model is a folder with config.json, {', '.join(FILES)}")
     if not (path / "config.json").is_file():
@@ -94,7 +112,14 @@ def find_model(name: str | Path | None) -> Path:
 
 def open_folder(name: str | Path | None = None) -> ModelFolder:
     """Find a model and check its config.json and the checksums of its files. Raises UserError."""
-    path = find_model(name)
+    folder, sums = read_folder(find_model(name))
+    for file in folder.files:
+        _check_file(folder.file(file), sums[file])
+    return folder
+
+
+def read_folder(path: Path) -> tuple[ModelFolder, dict[str, str]]:
+    """What config.json of a folder states, and the checksums of the files that it asks for. Raises UserError."""
     config = _read_config(path / "config.json")
     where = f"{path / 'config.json'}"
     version = config.get("format")
@@ -103,8 +128,15 @@ def open_folder(name: str | Path | None = None) -> ModelFolder:
         advice = "update speech-reallm" if newer else "export the model again"
         raise UserError(f"{where}: model format {version!r}, this version reads {FORMAT}; {advice}")
     folder = _describe(path, config, where)
-    _check_files(path, folder.files, config.get("sha256"), where)
-    return folder
+    sums = config.get("sha256")
+    if not isinstance(sums, dict):
+        raise UserError(f"{where}: sha256 must give the checksums of {', '.join(folder.files)}")
+    for name in folder.files:
+        if name not in sums:
+            raise UserError(f"{where}: no sha256 of {name}; export the model again")
+        if not isinstance(sums[name], str) or not re.fullmatch("[0-9a-f]{64}", sums[name]):
+            raise UserError(f"{where}: the sha256 of {name} is none; export the model again")
+    return folder, {name: sums[name] for name in folder.files}
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -186,14 +218,8 @@ def _integer(value: Any, where: str, low: int, high: int) -> int:
     return value
 
 
-def _check_files(path: Path, names: tuple[str, ...], sums: Any, where: str) -> None:
-    if not isinstance(sums, dict):
-        raise UserError(f"{where}: sha256 must give the checksums of {', '.join(names)}")
-    for name in names:
-        file = path / name
-        if not file.is_file():
-            raise UserError(f"{file} is missing; get the model again, or export it again with: reallm export")
-        if name not in sums:
-            raise UserError(f"{where}: no sha256 of {name}; export the model again")
-        if sha256(file) != sums[name]:
-            raise UserError(f"{file} is damaged: its checksum is not the expected one; get the model again")
+def _check_file(file: Path, digest: str) -> None:
+    if not file.is_file():
+        raise UserError(f"{file} is missing; get the model again, or export it again with: reallm export")
+    if sha256(file) != digest:
+        raise UserError(f"{file} is damaged: its checksum is not the expected one; get the model again")

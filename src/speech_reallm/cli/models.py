@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +15,32 @@ if TYPE_CHECKING:
     from ..modelfolder import ModelFolder
 
 NAME = "models"
-HELP = "show the built-in model, or what a folder of models holds"
+HELP = "show the built-in model, or what a folder of models holds; get models from elsewhere"
 EPILOG = """examples:
   reallm models
   reallm models out/model
   reallm models out/ --json
+  reallm models pull OWNER/NAME                        a Hugging Face repository; then: --model OWNER/NAME
+  reallm models pull https://example.org/my-model --out my-model
 
-Checks the files against their checksums. Licence and figures are what the model's card says.
+Checks the files against their checksums; what is pulled, too, which goes on where a connection broke. Licence and
+figures are what the model's card says.
 """
 # a card is a page of text; of more only the beginning is looked at
 MAX_CARD = 1 << 18
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="models, or folders with models in them")
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        metavar="FOLDER",
+        help="models, or folders with models in them; or: pull, and a repository's name, an address or a folder",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="with pull: where to put the model (default: a cache)"
+    )
+    parser.add_argument("--anew", action="store_true", help="with pull: get it even if it is there")
     parser.add_argument("--json", action="store_true", help="one JSON object a line and model")
 
 
@@ -36,6 +49,10 @@ def run(args: argparse.Namespace) -> int:
 
     from ..modelfolder import find_model, open_folder
 
+    if args.folders[:1] == ["pull"]:
+        return _pull(args)
+    if args.out or args.anew:
+        raise UserError("--out and --anew go with: reallm models pull WHAT")
     paths = [model for name in args.folders for model in _within(Path(name))] or [find_model(None)]
     code = 0
     for number, path in enumerate(paths):
@@ -53,9 +70,55 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
+def _pull(args: argparse.Namespace) -> int:
+    from ..pull import pull
+
+    if len(args.folders) != 2:
+        raise UserError("name one model: reallm models pull OWNER/NAME, an address or a folder")
+    display = _Bytes()
+    try:
+        folder = pull(args.folders[1], args.out, display.show, anew=args.anew)
+    finally:
+        display.close()
+    print(f"{folder}")
+    return 0
+
+
+class _Bytes:
+    """How much of a file has come and the time that is left, where standard error is a terminal."""
+
+    def __init__(self) -> None:
+        self._on = sys.stderr.isatty()
+        self._name, self._first, self._began, self._shown = "", 0, 0.0, 0.0
+
+    def show(self, done: int, total: int, name: str) -> None:
+        from ._terminal import clock
+
+        now = time.monotonic()
+        if name != self._name:
+            self._name, self._first, self._began = name, done, now
+        if not self._on or now - self._shown < 0.2:
+            return
+        self._shown = now
+        text = f"{name} {done / 1e6:.1f} of {total / 1e6:.1f} MB"
+        if done > self._first and total:
+            text += f", {clock((total - done) * (now - self._began) / (done - self._first))} left"
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+
+
 def _within(folder: Path) -> list[Path]:
     """The folder itself if it is a model, else the models directly below it."""
-    if not folder.is_dir() or (folder / "config.json").is_file():
+    from ..modelfolder import find_model
+
+    if not folder.is_dir():
+        # the name of one that was pulled, or there is none
+        return [find_model(folder)]
+    if (folder / "config.json").is_file():
         # what is wrong with it shows when it is opened
         return [folder]
     found = sorted(path.parent for path in folder.glob("*/config.json"))
