@@ -132,7 +132,7 @@ class Moonshine:
 
 
 class FasterWhisper:
-    """Whisper base, int8, offline: it hears the whole utterance before it says anything."""
+    """Whisper base, int8, offline: it is given the whole utterance at once."""
 
     def __init__(self) -> None:
         _require("faster_whisper")

@@ -37,7 +37,7 @@ LONGEST_PAUSE = 0.3
 
 
 class TextOnly(Endpointer):
-    """Counts chunks without a word, and knows nothing of the sound."""
+    """Counts chunks without a word, whatever the sound is."""
 
     def receive(self, audio: np.ndarray) -> None:
         pass

@@ -1,10 +1,10 @@
-"""Case and punctuation for transcripts that have none: as an offline recogniser writes what it hears.
+"""Case and punctuation for transcripts that have none: as an offline recogniser writes them.
 
     python recipes/tools/restore_case.py librispeech-train.jsonl out/manifests/librispeech-train.jsonl \\
         --model moonshine-tiny-en
 
 The recogniser is Moonshine tiny, a folder as Hugging Face has it (UsefulSensors/moonshine-tiny). The words stay
-those of the transcript; where the recogniser heard the same word, its spelling is taken. Each row of OUT says how
+those of the transcript; where the recogniser wrote the same word, its spelling is taken. Each row of OUT says how
 far the two differ (`recogniser_wer`, 0 to 1). A stopped run goes on where it ended. With --max-wer the rows below
 it are copied to OUT with .kept.jsonl at the end. Beside other work on two cores about 30 times as fast as
 the speech.
@@ -152,7 +152,7 @@ def batches(cuts: list[Cut]) -> Iterator[list[Cut]]:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word that was heard: normalised, as spelled, the punctuation after it; `joined` by a hyphen to the next."""
+    """A word of the hypothesis: normalised, as spelled, the punctuation after it; `joined` by a hyphen to the next."""
 
     normal: str
     spelled: str
@@ -163,27 +163,27 @@ class Word:
 def restore_case(transcript: str, hypothesis: str) -> tuple[str, float]:
     """The transcript's words in the hypothesis's spelling, and the hypothesis's word error rate, 0 to 1.
 
-    Words that were not heard are lower case. A misheard one still has the punctuation, and if it is alike the
-    case, of what was heard in its place.
+    Words that it lacks are lower case. One that it has another word for still has the punctuation of what stands in its
+    place, and its case where the two are alike.
     """
     reference = normalize_for_training(transcript).split()
-    heard = [word for token in clean_cased(hypothesis).split() for word in spellings(token)]
-    alignment = edit_alignment(reference, [w.normal for w in heard])
+    recognised = [word for token in clean_cased(hypothesis).split() for word in spellings(token)]
+    alignment = edit_alignment(reference, [w.normal for w in recognised])
     wer = min(alignment.counts.errors / max(len(reference), 1), 1.0)
     words: list[str] = []
     r = h = 0
-    for next_r, next_h in (*alignment.correct, (len(reference), len(heard))):
+    for next_r, next_h in (*alignment.correct, (len(reference), len(recognised))):
         adjacent = (next_r, next_h) == (r, h)
-        words += misheard(reference[r:next_r], heard[h:next_h], words)
+        words += substituted(reference[r:next_r], recognised[h:next_h], words)
         if next_r < len(reference):
-            word = heard[next_h].spelled + heard[next_h].after
-            if adjacent and h and heard[h - 1].joined:
+            word = recognised[next_h].spelled + recognised[next_h].after
+            if adjacent and h and recognised[h - 1].joined:
                 words[-1] += f"-{word}"
             else:
                 words.append(word)
         r, h = next_r + 1, next_h + 1
     first_differs = not alignment.correct or alignment.correct[0][0] > 0
-    if words and ((heard and heard[0].spelled[0].isupper()) or first_differs):
+    if words and ((recognised and recognised[0].spelled[0].isupper()) or first_differs):
         words[0] = capital(words[0])
     return " ".join(words), wer
 
@@ -205,16 +205,16 @@ def spellings(token: str) -> list[Word]:
     ]
 
 
-def misheard(reference: list[str], heard: list[Word], before: list[str]) -> list[str]:
-    """Spellings of reference words in the place of which others were heard, or none; `before`: the words so far."""
+def substituted(reference: list[str], recognised: list[Word], before: list[str]) -> list[str]:
+    """Spellings of reference words in whose place the hypothesis has others, or none; `before`: the words so far."""
     words = [capital(w) if re.fullmatch("i('.+)?", w) else w for w in reference]
-    if not words or not heard:
+    if not words or not recognised:
         return words
-    if len(heard) == len(words):
-        pairs = list(enumerate(heard))
+    if len(recognised) == len(words):
+        pairs = list(enumerate(recognised))
     else:
         # only how the stretch begins and ends can be told
-        pairs = [(0, replace(heard[0], after="")), (len(words) - 1, replace(heard[-1], spelled=""))]
+        pairs = [(0, replace(recognised[0], after="")), (len(words) - 1, replace(recognised[-1], spelled=""))]
     for i, word in pairs:
         previous = words[i - 1] if i else (before or [""])[-1]
         begins = previous.endswith((".", "?", "!")) and previous not in _TITLES

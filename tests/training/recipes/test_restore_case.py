@@ -16,12 +16,12 @@ restore_case = MODULE["restore_case"]
 
 
 @pytest.mark.parametrize(
-    ("transcript", "heard", "text"),
+    ("transcript", "hypothesis", "text"),
     [
         ("MISTER QUILTER IS MIDDLE CLASS", "Mr. Quilter is, middle-class.", "Mr. Quilter is, middle-class."),
         # digits do not replace words, punctuation stays
         ("IN NINETEEN SEVENTEEN I SAID", "In 1917, I said \u201cit\u201d;", "In nineteen seventeen, I said"),
-        # a name that is misheard is still a name
+        # a name that is recognised as another word is still a name
         ("HE SAW LINNELL'S PICTURES", "He saw Linel's pictures.", "He saw Linnell's pictures."),
         ("HE SAW ANDERSON", "He saw Bob!", "He saw anderson!"),
         # what begins a sentence
@@ -33,8 +33,8 @@ restore_case = MODULE["restore_case"]
         ("", "Foo.", ""),
     ],
 )  # fmt: skip
-def test_restore_case(transcript, heard, text):
-    assert restore_case(transcript, heard)[0] == text
+def test_restore_case(transcript, hypothesis, text):
+    assert restore_case(transcript, hypothesis)[0] == text
 
 
 def test_error_rate():
