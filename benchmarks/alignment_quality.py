@@ -26,6 +26,7 @@ import numpy as np
 from alignment import quality, synthetic
 from tqdm import tqdm
 
+from speech_reallm.audio import SAMPLE_RATE
 from speech_reallm.errors import UserError
 from speech_reallm.evaluate.hmm_aligner import align_words
 from speech_reallm.text import normalize_for_training
@@ -75,7 +76,7 @@ def teacher_aligner(folder: str, offset: float, peaks: bool, batch_seconds: floa
         with tqdm(total=len(audio), desc="teacher", leave=False) as bar:
             while order:
                 # the longest first; as many as fit when padded to it
-                size = max(1, int(batch_seconds * synthetic.RATE // len(audio[order[-1]])))
+                size = max(1, int(batch_seconds * SAMPLE_RATE // len(audio[order[-1]])))
                 batch = [order.pop() for _ in range(min(size, len(order)))]
                 texts = [" ".join(words[i]) for i in batch]
                 results = teacher.align([audio[i] for i in batch], texts)
@@ -96,7 +97,8 @@ def synthetic_tests(text: Path, count: int) -> list[Test]:
     except OSError as err:
         raise UserError(f"cannot read {text}: {err.strerror}") from None
     rng = np.random.default_rng(1)
-    sentences, singles = [], []
+    sentences: list[tuple[np.ndarray, list[synthetic.TimedWord]]] = []
+    singles: list[tuple[np.ndarray, list[synthetic.TimedWord]]] = []
     with tqdm(total=count, desc="speaking", leave=False) as bar:
         for index in rng.permutation(len(lines)):
             if len(sentences) == count:

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from speech_reallm.audio import SAMPLE_RATE
 from speech_reallm.evaluate.latency import ShownWord, live_clock
-from speech_reallm.evaluate.run import FEED_MS, SAMPLE_RATE, Clock, Streamed, stream_utterance
+from speech_reallm.evaluate.run import FEED_MS, Clock, Streamed, stream_utterance
 from speech_reallm.evaluate.wer import edit_alignment, make_normalizer
 
 # the shortest pause between two of moonshine's passes over the audio of a line, in seconds
@@ -52,7 +53,7 @@ class Ours:
 
         options: dict[str, Any] = {} if delay is None else {"delay": delay}
         try:
-            self._recognizer = Recognizer.load(*([model] if model else []), threads=1, **options)
+            self._recognizer = Recognizer.load(model or None, threads=1, **options)
         except UserError as err:
             raise Skipped(str(err)) from None
         self.name = "speech-reallm"

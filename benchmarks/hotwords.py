@@ -263,7 +263,7 @@ def report(utterances: list[Utterance], seconds: dict[float, float], path: Path 
     for strength in (0.0, *seconds):
         now = [errors_of(u, u.hypotheses[strength]) for u in utterances]
         terms, words = sum(e.terms for e in now), sum(e.words for e in now)
-        row = {
+        row: dict[str, Any] = {
             "strength": strength,
             "terms": terms,
             "wrong": sum(e.wrong for e in now),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -16,9 +17,9 @@ import matplotlib.pyplot as plt
 from speech_reallm.jsonl import json_lines
 
 
-def read(run: Path) -> dict[str, list[dict]]:
+def read(run: Path) -> dict[str, list[dict[str, Any]]]:
     """The rows of a run's log.jsonl by kind."""
-    rows: dict[str, list[dict]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
     for _, row in json_lines(run / "log.jsonl"):
         rows.setdefault(row["kind"], []).append(row)
     return rows

@@ -15,6 +15,7 @@ import resource
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from listening import recognise
@@ -30,9 +31,9 @@ def memory_mb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def groups(rows: list[dict], seconds: float, repeats: int) -> list[list[dict]]:
+def groups(rows: list[dict[str, Any]], seconds: float, repeats: int) -> list[list[dict[str, Any]]]:
     """Rows cut into recordings of `seconds`, in order; what is left at the end is not enough for one."""
-    result: list[list[dict]] = [[]]
+    result: list[list[dict[str, Any]]] = [[]]
     for row in rows:
         if sum(r["duration"] for r in result[-1]) >= seconds:
             result.append([])
@@ -40,9 +41,9 @@ def groups(rows: list[dict], seconds: float, repeats: int) -> list[list[dict]]:
     return [g for g in result if sum(r["duration"] for r in g) >= seconds][:repeats]
 
 
-def in_turn(rows: list[dict]) -> list[dict]:
+def in_turn(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """An utterance of each speaker, then the next of each, and so on."""
-    by_speaker: dict[str, list[dict]] = defaultdict(list)
+    by_speaker: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         by_speaker[row["speaker"]].append(row)
     turns = max(map(len, by_speaker.values()))
@@ -97,14 +98,14 @@ def main() -> None:
     print("| minutes | recordings of | how many | words | WER in one stream, % | one by one, % | ratio |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     for (minutes, kind), both in joined.items():
-        one, short = (total(c for c in side).wer for side in zip(*both, strict=True))
+        one, apart = (total(c for c in side).wer or 0.0 for side in zip(*both, strict=True))
         words = total(c for c, _ in both).words
         rows_out.append(
             {"minutes": minutes, "recordings_of": kind, "recordings": len(both), "words": words}
-            | {"wer_in_one_stream": one, "wer_one_by_one": short}
+            | {"wer_in_one_stream": one, "wer_one_by_one": apart}
         )
         print(
-            f"| {minutes:g} | {kind} | {len(both)} | {words:,} | {one:.1f} | {short:.1f} | {one / short:.2f} |"
+            f"| {minutes:g} | {kind} | {len(both)} | {words:,} | {one:.1f} | {apart:.1f} | {one / apart:.2f} |"
         )
     print(
         f"RTF {spent / seconds:.3f} (one thread, processor time); memory grew by {grown} MB while recognising"

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from speech_reallm.training.config.presets import PRESETS
-from speech_reallm.training.model.encoders.conformer import Block, ConformerEncoder, EncoderState
+from speech_reallm.training.model.encoders import EncoderState
+from speech_reallm.training.model.encoders.conformer import Block, ConformerEncoder
 from speech_reallm.training.model.layers.rotary import rotary, rotate
 
 

@@ -30,7 +30,8 @@ def measure(out: Path, name: str, command: list[str]) -> dict[str, Any]:
         if done.returncode:
             raise SystemExit(f"error: {' '.join(command)} ended with {done.returncode}")
         partial.replace(path)
-    return json.loads(path.read_text(encoding="utf-8"))
+    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return figures
 
 
 def main() -> None:

@@ -23,8 +23,9 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
 import numpy as np  # noqa: E402
-from contestants import SAMPLE_RATE, Contestant, Skipped, contestants  # noqa: E402
+from contestants import Contestant, Skipped, contestants  # noqa: E402
 
+from speech_reallm.audio import SAMPLE_RATE  # noqa: E402
 from speech_reallm.cli._terminal import Progress  # noqa: E402
 from speech_reallm.errors import UserError  # noqa: E402
 from speech_reallm.evaluate.manifest import read_manifest  # noqa: E402
@@ -74,8 +75,8 @@ def main() -> int:
             skipped[name] = str(err)
     machine = describe_machine(core)
     done: dict[str, list[Utterance]] = {name: [] for name in taking_part}
-    lengths, seconds = [row.duration for row in rows], 0.0
-    progress = Progress("comparing", 0.0 if None in lengths else sum(lengths))
+    lengths, seconds = [row.duration for row in rows if row.duration is not None], 0.0
+    progress = Progress("comparing", sum(lengths) if len(lengths) == len(rows) else 0.0)
     interrupted = False
     try:
         for row in rows:
@@ -164,7 +165,8 @@ def table(summaries: dict[str, dict[str, Any]], skipped: dict[str, str]) -> str:
 
 
 def _pick(summary: dict[str, Any], key: str, part: str | None) -> float | None:
-    return summary[key] if part is None else summary[key][part]
+    value: float | None = summary[key] if part is None else summary[key][part]
+    return value
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from websockets.asyncio.client import connect
@@ -49,6 +50,7 @@ class Server:
         command += ["--model", args.model] if args.model else []
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        assert self.process.stderr is not None
         line = self.process.stderr.readline()
         try:
             self.port = json.loads(line)["port"]
@@ -69,7 +71,7 @@ class Server:
         """Seconds of audio so far."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
             figure = re.search(rb"^reallm_audio_seconds_total (\S+)", answer.read(), re.MULTILINE)
-        return float(figure[1])
+        return float(figure[1]) if figure else 0.0
 
     def stop(self) -> None:
         self.process.kill()
@@ -143,7 +145,7 @@ async def speak(ports: list[int], audio: np.ndarray, seconds: float) -> tuple[li
     return lateness, served.count(False)
 
 
-def trial(count: int, audio: np.ndarray, args: argparse.Namespace) -> dict:
+def trial(count: int, audio: np.ndarray, args: argparse.Namespace) -> dict[str, Any]:
     """`count` speakers; the figures, printed and returned."""
     with servers(count if args.separate else 1, count, args) as running:
         ports = [s.port for s in running] * (1 if args.separate else count)
@@ -191,7 +193,7 @@ async def hold(server: Server, count: int, audio: np.ndarray | None) -> float:
     before = server.recognised()
     async with contextlib.AsyncExitStack() as stack:
         url = f"ws://127.0.0.1:{server.port}/v1/stream?rate={SAMPLE_RATE}"
-        options = {"compression": None, "ping_interval": None, "open_timeout": 60}
+        options: dict[str, Any] = {"compression": None, "ping_interval": None, "open_timeout": 60}
         for _ in range(count):
             socket = await stack.enter_async_context(connect(url, **options))
             assert json.loads(await socket.recv())["type"] == "ready"

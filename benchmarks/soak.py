@@ -70,7 +70,7 @@ class Soak:
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] = field(init=False)
     port: int = 0
 
     @property
@@ -98,6 +98,7 @@ class Soak:
         command += ["--model", str(self.args.model)] if self.args.model else []
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
+        assert self.process.stderr is not None
         line = await asyncio.to_thread(self.process.stderr.readline)
         try:
             self.port = json.loads(line)["port"]
@@ -129,7 +130,8 @@ class Soak:
 
     def _get(self, path: str) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
-            return json.loads(answer.read())
+            status: dict[str, Any] = json.loads(answer.read())
+        return status
 
     async def restart(self) -> None:
         """Kill and drain the server in turn."""
@@ -215,7 +217,7 @@ class Soak:
             {"Content-Type": "multipart/form-data; boundary=b"},
         )
         with urllib.request.urlopen(request, timeout=120) as answer:
-            return json.loads(answer.read())["text"]
+            return str(json.loads(answer.read())["text"])
 
     # the others
 

@@ -12,7 +12,7 @@ import os
 import sys
 
 import soundfile
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 SERVER = os.environ.get("REALLM_SERVER", "ws://127.0.0.1:8000")
@@ -20,7 +20,7 @@ PACE = float(os.environ.get("REALLM_PACE", "1"))  # 0: as fast as it goes
 TRIES = 10
 
 
-async def speak(socket, file: soundfile.SoundFile) -> None:
+async def speak(socket: ClientConnection, file: soundfile.SoundFile) -> None:
     for block in file.blocks(file.samplerate // 10, dtype="int16", always_2d=True):
         await socket.send(block[:, 0].tobytes())
         await asyncio.sleep(PACE * len(block) / file.samplerate)

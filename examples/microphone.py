@@ -1,12 +1,13 @@
 """The microphone: words are shown while they are said, for ten seconds or so many as are given."""
 
 import sys
+from collections.abc import Iterable
 
-from speech_reallm import Final, Partial, Recognizer
+from speech_reallm import Event, Final, Partial, Recognizer
 from speech_reallm.microphone import Microphone
 
 
-def show(events):
+def show(events: Iterable[Event]) -> None:
     for event in events:
         if isinstance(event, Partial):
             print(event.text, end="", flush=True)

@@ -1,13 +1,14 @@
 """Sound that comes in small pieces, as from a microphone: words are shown as they are found."""
 
 import sys
+from collections.abc import Iterable
 
 import soundfile
 
-from speech_reallm import Final, Partial, Recognizer
+from speech_reallm import Event, Final, Partial, Recognizer
 
 
-def show(events):
+def show(events: Iterable[Event]) -> None:
     for event in events:
         if isinstance(event, Partial):
             print(event.text, end="", flush=True)

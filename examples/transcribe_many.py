@@ -9,4 +9,4 @@ if len(sys.argv) < 2:
     sys.exit(f"usage: python {sys.argv[0]} FILE ...")
 files = sys.argv[1:]
 for result in transcribe_files(Recognizer.load(), files):
-    print(f"{files[result.index]}: {result.error or result.transcript.text}")
+    print(f"{files[result.index]}: {result.transcript.text if result.transcript else result.error}")

@@ -30,6 +30,7 @@ from browser import DEMO, chromium  # noqa: E402
 def main() -> None:
     command = [sys.executable, "-m", "speech_reallm", "serve", "--port", "0"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert server.stderr is not None
     try:
         log = ""
         while not (port := re.search(r'"?port"?\W+(\d+)', log)):

@@ -85,7 +85,7 @@ def tokenizer_json(pieces: list[bytes]) -> dict[str, Any]:
     special = {i: pieces[i].decode() for i in (*range(BYTES), *range(SPECIAL, len(pieces)))}
     vocab: dict[str, int] = dict.fromkeys(special.values(), 0) | {text: i for i, text in special.items()}
     vocab |= {f"<0x{i - BYTES:02X}>": i for i in range(BYTES, MERGED)}
-    merged = {}
+    merged: dict[str, int] = {}
     for i, piece in enumerate(pieces[MERGED:SPECIAL], MERGED):
         merged.setdefault(piece.decode("utf-8", errors="replace"), i)
     vocab |= {text: i for text, i in merged.items() if text not in vocab}

@@ -107,13 +107,16 @@ class Recogniser:
     def __init__(self, folder: Path) -> None:
         from transformers import MoonshineForConditionalGeneration
 
-        self._model = MoonshineForConditionalGeneration.from_pretrained(folder, local_files_only=True).eval()
+        model: Any = MoonshineForConditionalGeneration.from_pretrained(folder, local_files_only=True)
+        self._model = model.eval()
         self._pieces = read_tokenizer(folder)
 
-    def transcribe(self, cuts: list[Cut], bar: tqdm) -> dict[str, str]:
+    def transcribe(self, cuts: list[Cut], bar: tqdm[Any]) -> dict[str, str]:
         """Text by id; the bar counts seconds of audio."""
         texts: dict[str, str] = {}
-        for batch, audio in prefetch(batches(cuts), lambda batch: (batch, [load_audio(c) for c in batch])):
+        for batch, audio in prefetch(
+            list(batches(cuts)), lambda batch: (batch, [load_audio(c) for c in batch])
+        ):
             texts |= zip([c.id for c in batch], self._batch(audio), strict=True)
             bar.update(sum(c.duration for c in batch))
         return texts
