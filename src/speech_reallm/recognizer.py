@@ -98,7 +98,7 @@ class Recognizer:
         return options if options.delay is not None else replace(options, delay=self.file_delay)
 
     def step(self, streams: Sequence[Stream]) -> list[list[Event]]:
-        """Recognise what has been fed to many streams, as one batch; returns the events of each.
+        """Recognise what has been fed to many streams; returns the events of each.
 
         Streams need not be in step with one another. What comes out is what each alone would have given.
         """
