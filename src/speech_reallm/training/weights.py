@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..tokenizer import Tokenizer
+from .model.decoders import Decoder
 from .model.packing import unpack
 
 # a row for each label delay
@@ -87,7 +88,11 @@ def init_from(
     """
     mine = model.state_dict()
     found = {}
-    for name, value in load_weights(folder, tokenizer).items():
+    weights = load_weights(folder, tokenizer)
+    decoder = getattr(model, "decoder", None)
+    if isinstance(decoder, Decoder):
+        weights = decoder.converted(weights)
+    for name, value in weights.items():
         key = name.removeprefix(prefix)
         if not name.startswith(prefix) or key not in mine:
             continue

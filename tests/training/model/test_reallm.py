@@ -21,8 +21,10 @@ ENCODERS = {
     ),
 }
 
+ATTENDING = ["cross-attention", "joint-attention"]
 ZERO_AT_FIRST = (
     ".chunk_age",
+    ".speech.down.weight",
     "stacker.project.weight",
     "label_delay_embedding.weight",
     "chunks_since_piece.weight",
@@ -37,11 +39,14 @@ def tiny(
     cap: int = 4,
     frame_chunks: int = 0,
     blank_bias: float = 0.0,
+    kind: str | None = None,
 ) -> ReaLLM:
     torch.manual_seed(1)
     config = ModelConfig(
         encoder=ENCODERS[encoder],
         decoder=DecoderConfig(
+            kind=kind,
+            speech_ffn=24 if kind == "joint-attention" else 0,
             layers=2,
             dim=32,
             heads=2,
@@ -105,16 +110,18 @@ def test_streaming_equals_forward(kind, chunk_ms):
     compare(tiny(kind, chunk_ms), [7, 8, 9, 10, 11], [0, 0, 2, 5, 5], 6, 2)
 
 
+@pytest.mark.parametrize("kind", ATTENDING)
 @pytest.mark.parametrize("window", [3, 5, 64])
 @pytest.mark.parametrize("frame_chunks", [1, 3, 16])
-def test_streaming_equals_forward_for_a_cross_attending_decoder(frame_chunks, window):
+def test_streaming_equals_forward_for_a_decoder_that_attends_to_frames(frame_chunks, window, kind):
     """The same; frames come in a ring, and only steps that emit a piece are kept."""
-    model = tiny("waveform", window=window, frame_chunks=frame_chunks)
+    model = tiny("waveform", window=window, frame_chunks=frame_chunks, kind=kind)
     compare(model, [7, 8, 9, 10, 11, 12], [0, 0, 2, 5, 5, 7], 8, 1)
 
 
-def test_a_cross_attending_decoder_does_not_use_what_is_to_come():
-    model = tiny("waveform", frame_chunks=4)
+@pytest.mark.parametrize("kind", ATTENDING)
+def test_a_decoder_that_attends_to_frames_does_not_use_what_is_to_come(kind):
+    model = tiny("waveform", frame_chunks=4, kind=kind)
     made = interleave([7, 8, 9], [0, 2, 5], 8, 0, model.config.blank_id)
     path = Path(pieces=torch.from_numpy(made.pieces)[None], chunks=torch.from_numpy(made.chunks)[None])
     frames = torch.randn(1, 80, 16)
@@ -126,10 +133,10 @@ def test_a_cross_attending_decoder_does_not_use_what_is_to_come():
     assert not torch.allclose(a[:, until:], b[:, until:])
 
 
-@pytest.mark.parametrize("frame_chunks", [0, 3])
+@pytest.mark.parametrize(("frame_chunks", "kind"), [(0, None), (3, None), (3, "joint-attention")])
 @pytest.mark.parametrize("blank", ["blank", "eos"])
-def test_a_batch_of_streams_out_of_step_equals_the_same_streams_one_by_one(blank, frame_chunks):
-    model = tiny("waveform", blank=blank, window=12, frame_chunks=frame_chunks)
+def test_a_batch_of_streams_out_of_step_equals_the_same_streams_one_by_one(blank, frame_chunks, kind):
+    model = tiny("waveform", blank=blank, window=12, frame_chunks=frame_chunks, kind=kind)
     # a model that emits something: BLANK less likely
     with torch.no_grad():
         model.decoder.head.weight[model.config.blank_id] *= 0.5
@@ -170,6 +177,8 @@ def test_settings_of_one_kind_of_decoder_are_refused_for_the_other():
         tiny("waveform", frame_chunks=3, window=2)
     with pytest.raises(UserError, match=r"decoder\.kind: interleaving with cross_attention_chunks 3"):
         DecoderConfig(kind="interleaving", cross_attention_chunks=3)
+    with pytest.raises(UserError, match=r"decoder\.kind: joint-attention with cross_attention_chunks 0"):
+        DecoderConfig(kind="joint-attention")
 
 
 @pytest.mark.parametrize("frame_chunks", [0, 3])

@@ -94,20 +94,22 @@ class EncoderConfig:
 class DecoderConfig:
     """A Llama-style decoder.
 
-    kind: `interleaving` (the paper's) or `cross-attention`; where it is not given, cross_attention_chunks says which.
+    kind: `interleaving` (the paper's), `cross-attention`, or `joint-attention` (decoder-only, a speech position for each
+        frame); where it is not given, cross_attention_chunks says which of the first two.
     layers, dim, heads, kv_heads, ffn: number and width of the layers, heads of queries and of keys, feed-forward.
     rope_theta, rotary_fraction: base of the rotary positions, share of each head's dimensions that rotate.
     window: positions that a query attends to, itself included.
     mlp_bias: whether the feed-forward has biases.
     cross_attention_chunks: every layer attends to the encoder's frames of this many last chunks; 0 for an
-        interleaving one.
+        interleaving one. For joint attention: the speech positions of this many chunks.
+    speech_ffn: joint attention only. Width of the feed-forward of speech positions; 0 for none.
     tie_embeddings: one matrix for both ends; the embedding of a piece is its row of the output layer, less its mean.
     dropout: probability, in training.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {"frame_chunks": "cross_attention_chunks"}
 
-    kind: Literal["interleaving", "cross-attention"] | None = None
+    kind: Literal["interleaving", "cross-attention", "joint-attention"] | None = None
     layers: int = 4
     dim: int = 384
     heads: int = 6
@@ -118,6 +120,7 @@ class DecoderConfig:
     rotary_fraction: float = 1.0
     mlp_bias: bool = False
     cross_attention_chunks: int = 0
+    speech_ffn: int = 0
     tie_embeddings: bool = False
     dropout: float = 0.0
 
@@ -127,12 +130,13 @@ class DecoderConfig:
         if not 0 <= self.cross_attention_chunks <= 256:
             raise UserError("decoder.cross_attention_chunks must be from 0 to 256")
         by_chunks = "cross-attention" if self.cross_attention_chunks else "interleaving"
-        if self.kind not in (None, by_chunks):
+        attends = self.kind in ("cross-attention", "joint-attention")
+        if self.kind is not None and attends != bool(self.cross_attention_chunks):
             raise UserError(
                 f"decoder.kind: {self.kind} with cross_attention_chunks {self.cross_attention_chunks}"
             )
         # a file without it is read by the rule of earlier versions
-        object.__setattr__(self, "kind", by_chunks)
+        object.__setattr__(self, "kind", self.kind or by_chunks)
 
     @property
     def kv(self) -> int:

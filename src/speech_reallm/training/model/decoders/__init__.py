@@ -41,6 +41,10 @@ class Decoder(nn.Module, ABC):
     def text_logits(self, pieces: Tensor) -> Tensor:
         """Logits [B, T, V] for text alone, pieces [B, T], without speech."""
 
+    def converted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A model's weights by names, those of another kind of decoder as this kind's where it can begin with them."""
+        return weights
+
     @abstractmethod
     def init_state(self, batch: int) -> DecoderState:
         """The state at the start of `batch` streams: zeros but for the first piece."""
@@ -78,6 +82,10 @@ def build_decoder(config: ModelConfig, frame_dim: int, frames_per_chunk: int) ->
         from .cross_attention import CrossAttentionDecoder
 
         return CrossAttentionDecoder(config, frame_dim, frames_per_chunk)
+    if config.decoder.kind == "joint-attention":
+        from .joint_attention import JointAttentionDecoder
+
+        return JointAttentionDecoder(config, frame_dim, frames_per_chunk)
     from .interleaving import InterleavingDecoder
 
     return InterleavingDecoder(config)

@@ -22,7 +22,7 @@ from ..encoders.block_attention import write_ring
 from ..layers.attention import MASKED
 from ..layers.rotary import Rotation, rotary
 from . import Decoder, DecoderState, Path, Update
-from .llama import LlamaStack, Memory, cache_of, write_past
+from .llama import Block, LlamaStack, Memory, cache_of, write_past
 
 # the count of chunks since the last piece goes no further than this
 MAX_CHUNKS_SINCE_PIECE = 11
@@ -49,17 +49,26 @@ class CrossAttentionDecoder(LlamaStack, Decoder):
         if decoder.window < 3:
             raise UserError("decoder.window must be at least 3 for a cross-attending decoder")
         chunks = decoder.cross_attention_chunks
-        super().__init__(
-            decoder,
-            config.vocab_size,
-            partial(CrossAttention, decoder.dim, decoder.heads, frame_dim, frames_per_chunk, chunks),
-        )
+        super().__init__(decoder, config.vocab_size, self.make_block(config, frame_dim, frames_per_chunk))
         self.chunks, self.frame_dim, self.frames_per_chunk = chunks, frame_dim, frames_per_chunk
         self.blank_id, self.blank_bias = config.blank_id, config.blank_bias
         # where in the frames the last piece ended
         self.chunks_since_piece = nn.Embedding.from_pretrained(
             torch.zeros(MAX_CHUNKS_SINCE_PIECE + 1, self.dim), freeze=False
         )
+
+    def make_block(self, config: ModelConfig, frame_dim: int, frames_per_chunk: int) -> partial[Block]:
+        """What makes a layer."""
+        decoder, chunks = config.decoder, config.decoder.cross_attention_chunks
+        attention = partial(
+            CrossAttention, decoder.dim, decoder.heads, frame_dim, frames_per_chunk, chunks
+        )
+        return partial(Block, decoder, attention)
+
+    @property
+    def cross_heads(self) -> int:
+        """Heads of the keys and values of the frames."""
+        return self.config.heads
 
     def _input(self, embedding: Tensor, piece: Tensor, since_piece: Tensor) -> Tensor:
         """embedding [..., W], piece and since_piece [...] -> [..., W]"""
@@ -94,7 +103,7 @@ class CrossAttentionDecoder(LlamaStack, Decoder):
 
     def init_cross(self, batch: int) -> dict[str, Tensor]:
         """Rings of the frames of the last N chunks: "I.k" [B, H, d, N * F] and "I.v" [B, H, N * F, d]."""
-        heads, d, size = self.config.heads, self.head_dim, self.chunks * self.frames_per_chunk
+        heads, d, size = self.cross_heads, self.head_dim, self.chunks * self.frames_per_chunk
         return {
             f"{i}.{name}": torch.zeros(batch, heads, *((d, size) if name == "k" else (size, d)))
             for i in range(len(self.blocks))
@@ -198,19 +207,26 @@ class CrossAttention(nn.Module):
         q = self._split(self.q(x)) * self.head_dim**-0.5
         k, v = self._split(self.k(frames)), self._split(self.v(frames))
         age_k, age_v = self._split(self.k(self.chunk_age)), self._split(self.v(self.chunk_age))
-        age = chunk[:, :, None] - torch.arange(count, device=x.device)
-        hidden = torch.where((age >= 0) & (age < self.chunks), 0.0, MASKED).unsqueeze(1)
-        index = age.clamp(0, self.chunks - 1).unsqueeze(1).expand(-1, self.heads, -1, -1)
-        by_chunk = torch.matmul(q, age_k.transpose(-1, -2)).float().gather(-1, index) + hidden
+        by_chunk = self.by_chunk(torch.matmul(q, age_k.transpose(-1, -2)).float(), chunk, count)
         scores = torch.matmul(q, k.transpose(-1, -2)).unflatten(-1, (count, self.frames_per_chunk))
         weights = torch.softmax((scores + by_chunk.unsqueeze(-1)).flatten(-2), -1).to(v.dtype)
         y = torch.matmul(weights, v)
-        mass = weights.unflatten(-1, (count, self.frames_per_chunk)).sum(-1)
-        back = chunk[:, :, None] - torch.arange(self.chunks, device=x.device)
-        index = back.clamp(0, count - 1).unsqueeze(1).expand(-1, self.heads, -1, -1)
-        by_age = mass.gather(-1, index) * ((back >= 0) & (back < count)).unsqueeze(1)
-        y = y + torch.matmul(by_age.to(v.dtype), age_v)
+        y = y + torch.matmul(self.by_age(weights, chunk, count).to(v.dtype), age_v)
         return self.out(y.transpose(1, 2).flatten(2))
+
+    def by_chunk(self, scores: Tensor, chunk: Tensor, count: int) -> Tensor:
+        """Scores of each age [B, H, T, N] at chunk [B, T] -> of each of `count` chunks [B, H, T, C], others masked."""
+        age = chunk[:, :, None] - torch.arange(count, device=chunk.device)
+        hidden = torch.where((age >= 0) & (age < self.chunks), 0.0, MASKED).unsqueeze(1)
+        index = age.clamp(0, self.chunks - 1).unsqueeze(1).expand(-1, self.heads, -1, -1)
+        return scores.gather(-1, index) + hidden
+
+    def by_age(self, weights: Tensor, chunk: Tensor, count: int) -> Tensor:
+        """Weights of all frames [B, H, T, C * F] at chunk [B, T] -> summed by the age of their chunk [B, H, T, N]."""
+        mass = weights.unflatten(-1, (count, self.frames_per_chunk)).sum(-1)
+        back = chunk[:, :, None] - torch.arange(self.chunks, device=chunk.device)
+        index = back.clamp(0, count - 1).unsqueeze(1).expand(-1, self.heads, -1, -1)
+        return mass.gather(-1, index) * ((back >= 0) & (back < count)).unsqueeze(1)
 
     def ages(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
         """What the steps of all layers at chunk [B] share: which age the frames in the rings have, one-hot

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -62,6 +63,13 @@ class Block(nn.Module):
         y = self.norm2(x)
         return x + self.dropout(self.down(F.silu(self.gate(y)) * self.up(y)))
 
+    def _feed_forward_step(self, x: Tensor) -> Tensor:
+        """The same without dropout, in fewer products."""
+        y = self.norm2(x)
+        bias = torch.cat((self.gate.bias, self.up.bias)) if self.gate.bias is not None else None
+        gate, up = F.linear(y, torch.cat((self.gate.weight, self.up.weight)), bias).chunk(2, -1)
+        return x + self.down(F.silu(gate) * up)
+
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, memory: Memory | None
     ) -> Tensor:
@@ -79,6 +87,14 @@ class Block(nn.Module):
             y = self.cross_attention(self.norm_cross_attention(x), memory.frames, memory.chunk)
             x = x + self.dropout(y)
         return self._feed_forward(x)
+
+    def ages(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
+        """What the steps of all layers at chunk [B] share, see CrossAttention.ages."""
+        return self.cross_attention.ages(chunk)
+
+    def next_frames(self, frames: Tensor) -> Tensor:
+        """The frames [B, C * F, E] as the next layer takes them: here, as all layers do."""
+        return frames
 
     def step(
         self,
@@ -116,10 +132,7 @@ class Block(nn.Module):
         x = x + self.out(attended.reshape(-1, 1, heads * d))
         if cross is not None and ages is not None:
             x = x + self.cross_attention.step(self.norm_cross_attention(x), cross["k"], cross["v"], ages)
-        y = self.norm2(x)
-        bias = torch.cat((self.gate.bias, self.up.bias)) if self.gate.bias is not None else None
-        gate, up = F.linear(y, torch.cat((self.gate.weight, self.up.weight)), bias).chunk(2, -1)
-        return x + self.down(F.silu(gate) * up), {"k": k, "v": v}
+        return self._feed_forward_step(x), {"k": k, "v": v}
 
 
 class TiedEmbedding(nn.Module):
@@ -147,16 +160,16 @@ class LlamaStack(nn.Module):
         self,
         config: DecoderConfig,
         vocab_size: int,
-        cross_attention: Callable[[], CrossAttention] | None = None,
+        block: Callable[[], Block] | None = None,
     ):
-        """cross_attention: makes the attention of one layer to the encoder's frames."""
+        """block: makes a layer; without it, one of text alone."""
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
         self.dim, self.window = config.dim, config.window
         if not config.tie_embeddings:
             self.embed: nn.Module = nn.Embedding(vocab_size, config.dim)
         self.rotary_dims = int(config.dim // config.heads * config.rotary_fraction) // 2 * 2
-        self.blocks = ModuleList(Block(config, cross_attention) for _ in range(config.layers))
+        self.blocks = ModuleList((block or partial(Block, config))() for _ in range(config.layers))
         self.norm = RMSNorm(config.dim)
         self.head = nn.Linear(config.dim, vocab_size, bias=False)
         if config.tie_embeddings:
@@ -191,6 +204,8 @@ class LlamaStack(nn.Module):
         cos, sin = rotary(position, self.rotary_dims, self.config.rope_theta)
         for block in self.blocks:
             x = block(x, cos, sin, mask, memory)
+            if memory is not None:
+                memory = Memory(frames=block.next_frames(memory.frames), chunk=memory.chunk)
         return self.head(self.norm(x))
 
     def text_logits(self, pieces: Tensor) -> Tensor:
@@ -201,9 +216,14 @@ class LlamaStack(nn.Module):
     def head_dim(self) -> int:
         return self.dim // self.config.heads
 
+    @property
+    def cache_heads(self) -> int:
+        """Heads of the keys and values of the past."""
+        return self.config.kv
+
     def init_cache(self, batch: int) -> dict[str, Tensor]:
         """Rings of every layer I: "cache.I.k" [B, kv, d, W] and "cache.I.v" [B, kv, W, d], W = window - 1."""
-        kv, d, size = self.config.kv, self.head_dim, self.window - 1
+        kv, d, size = self.cache_heads, self.head_dim, self.window - 1
         return {
             f"cache.{i}.{name}": torch.zeros(batch, kv, *((d, size) if name == "k" else (size, d)))
             for i in range(len(self.blocks))
@@ -231,7 +251,7 @@ class LlamaStack(nn.Module):
         # the last place is the position's own
         seen = (slots < position.reshape(-1, 1, 1, 1)) | (slots == self.window - 1)
         mask = torch.where(seen, 0.0, MASKED)
-        ages = None if chunk is None else self.blocks[0].cross_attention.ages(chunk)
+        ages = None if chunk is None else self.blocks[0].ages(chunk)
         x = x.unsqueeze(1)
         new: dict[str, Tensor] = {}
         for i, block in enumerate(self.blocks):
