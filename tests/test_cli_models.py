@@ -11,6 +11,7 @@ from fake_model import write_model
 
 from speech_reallm.cli import main as cli
 from speech_reallm.cli.models import figures_of, licence_of, read_card
+from speech_reallm.modelfolder import find_model
 
 CARD = """# a model
 
@@ -109,3 +110,21 @@ def test_a_card_cannot_reach_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_bytes(b"## Licence\n\n\x1b]0;evil\x07MIT\x9b2J\xff")
     assert licence_of(read_card(tmp_path / "README.md")).isprintable()
     assert read_card(tmp_path / "none.md") == ""
+
+
+def test_models_inside_the_package_go_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of them are shown, the default one first; a folder of such a name is meant by ./NAME."""
+    for name in ("other", "default"):
+        write_model(tmp_path / "models" / name)
+    monkeypatch.setattr("speech_reallm.modelfolder.resources.files", lambda package: tmp_path)
+    monkeypatch.chdir(tmp_path / "models")
+    assert find_model(None) == find_model("default") == tmp_path / "models/default"
+    assert find_model("other") == tmp_path / "models/other"
+    assert find_model("./other") == Path("other")
+    code, out, _ = run(capsys, "--json")
+    assert code == 0
+    shown = [json.loads(line) for line in out.splitlines()]
+    assert [Path(model["folder"]).name for model in shown] == ["default", "other"]
+    assert all(model["built_in"] for model in shown)

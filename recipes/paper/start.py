@@ -1,9 +1,9 @@
-"""The weights that the decoders of recipes/paper start from: a model folder's, as one that looks ahead by a fixed context.
+"""The weights that the decoders of recipes/paper start from: a model folder's, with one fixed look-ahead.
 
     python recipes/paper/start.py src/speech_reallm/models/default out/paper/start --delay 1
 
 The default model looks further ahead where its label delay is larger. Here one encoder serves all systems, with the
-right context of the default model's label delay --delay as its look-ahead; the vector of that delay becomes the one of no
+right context of the default model's label delay --delay as its look-ahead; the vector of that delay becomes that of no
 delay, and those of longer delays follow. Writes OUT/best: model.safetensors, model.json, tokenizer.model.
 """
 
@@ -27,7 +27,9 @@ def start(folder: Path, out: Path, delay: int) -> None:
     """Write `out`/best. Raises UserError for a folder that is no recogniser, or has no such label delay."""
     model = load_reallm(folder)
     if delay not in model.config.delays:
-        raise UserError(f"{folder}: no label delay of {delay} among {', '.join(map(str, model.config.delays))}")
+        raise UserError(
+            f"{folder}: no label delay of {delay} among {', '.join(map(str, model.config.delays))}"
+        )
     right = (model.config.encoder.right_context_at(delay),)
     weights = model.state_dict()
     rows = torch.arange(delay, delay + 3).clamp(max=max(model.config.delays))

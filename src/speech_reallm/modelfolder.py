@@ -56,6 +56,7 @@ class ModelFolder:
     window: int
     cross_attention_chunks: int
     max_pieces_per_chunk: int
+    max_same_piece_per_chunk: int
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -83,18 +84,18 @@ def cache_folder() -> Path:
 
 
 def find_model(name: str | Path | None) -> Path:
-    """The folder of a model: a path, the name of one that was pulled, or None or "default" for that of the package.
+    """The folder of a model: a path, the name of one inside the package (None: "default"), or of one that was pulled.
 
-    Raises UserError where there is none.
+    A folder that has such a name is meant by ./NAME. Raises UserError where there is none.
     """
-    if name is None or str(name) == "default":
-        path = Path(str(resources.files("speech_reallm"))) / "models" / "default"
-        if not (path / "config.json").is_file():
-            raise UserError(
-                "this installation has no default model; name the folder of one (--model FOLDER, "
-                "Recognizer.load(FOLDER)), or train and export one: reallm export --help"
-            )
-        return path
+    built_in = built_in_models()
+    if (known := "default" if name is None else str(name)) in built_in:
+        return built_in[known]
+    if name is None or known == "default":
+        raise UserError(
+            "this installation has no default model; name the folder of one (--model FOLDER, "
+            "Recognizer.load(FOLDER)), or train and export one: reallm export --help"
+        )
     path = Path(name)
     if not path.is_dir() and REPOSITORY.fullmatch(str(name)):
         path = cache_folder() / str(name)
@@ -108,6 +109,13 @@ def find_model(name: str | Path | None) -> Path:
         hint = "; make one of a training run with: reallm export" if list(path.glob("*.safetensors")) else ""
         raise UserError(f"{path} is not a model folder: it has no config.json{hint}")
     return path
+
+
+def built_in_models() -> dict[str, Path]:
+    """The folders of the models inside the package by name, "default" first."""
+    folder = Path(str(resources.files("speech_reallm"))) / "models"
+    found = {path.parent.name: path.parent for path in folder.glob("*/config.json")}
+    return {name: found[name] for name in sorted(found, key=lambda name: (name != "default", name))}
 
 
 def open_folder(name: str | Path | None = None) -> ModelFolder:
@@ -187,6 +195,10 @@ def _describe(path: Path, config: dict[str, Any], where: str) -> ModelFolder:
         window=integer("window", 2, MAX_WINDOW),
         cross_attention_chunks=integer("frame_chunks", 0, MAX_FRAME_CHUNKS),
         max_pieces_per_chunk=integer("max_pieces_per_chunk", 1, MAX_PIECES),
+        # absent in folders of earlier versions
+        max_same_piece_per_chunk=integer("max_same_piece_per_chunk", 1, MAX_PIECES)
+        if "max_same_piece_per_chunk" in config
+        else 1,
     )
     for key, delay in (("default_delay", folder.default_delay), ("file_delay", folder.file_delay)):
         if delay not in delays:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..modelfolder import ModelFolder
 
 NAME = "models"
-HELP = "show the built-in model, or what a folder of models holds; get models from elsewhere"
+HELP = "show the built-in models, or what a folder of models holds; get models from elsewhere"
 EPILOG = """examples:
   reallm models
   reallm models out/model
@@ -47,13 +47,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from ..modelfolder import find_model, open_folder
+    from ..modelfolder import built_in_models, find_model, open_folder
 
     if args.folders[:1] == ["pull"]:
         return _pull(args)
     if args.out or args.anew:
         raise UserError("--out and --anew go with: reallm models pull WHAT")
-    paths = [model for name in args.folders for model in _within(Path(name))] or [find_model(None)]
+    paths = (
+        [model for name in args.folders for model in _within(Path(name))]
+        or [*built_in_models().values()]
+        or [find_model(None)]
+    )
     code = 0
     for number, path in enumerate(paths):
         try:

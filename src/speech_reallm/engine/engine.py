@@ -81,7 +81,9 @@ class Engine:
             raise UserError(f"threads must be a whole number from 1 on, not {threads!r}")
         self.folder = folder
         self._steps = step_decoder(folder)
-        self._rules = DecodingRules(folder.blank_id, folder.max_pieces_per_chunk)
+        self._rules = DecodingRules(
+            folder.blank_id, folder.max_pieces_per_chunk, folder.max_same_piece_per_chunk
+        )
         self._threads = threads
         decoder = folder.file("decoder.onnx")
         self._decoder = OnnxSession(decoder, 1)

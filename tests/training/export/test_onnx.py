@@ -29,9 +29,9 @@ VOCAB = 40
 SLOTS = {-1: ring_slot, 1: sink_ring_slot}
 # large enough that matrices are packed
 DIM = 96
-# of encoders; the last three are waveform encoders with a decoder that attends to frames, "tied" with all that the default
+# of encoders; the last two are waveform encoders with a cross-attending decoder, one of them with all that the default
 # model has: one matrix for embedding and output layer, large enough to be packed, a high-pass filter
-KINDS = ["waveform", "conformer", "cross-attention", "tied", "joint-attention"]
+KINDS = ["waveform", "conformer", "cross-attention", "tied"]
 
 
 def make_run(folder: Path, kind: str) -> Path:
@@ -45,11 +45,8 @@ def make_run(folder: Path, kind: str) -> Path:
     train_tokenizer([str(text)], VOCAB, folder / "tokenizer.model", threads=1)
     torch.manual_seed(0)
     tied = kind == "tied"
-    joint = kind == "joint-attention"
-    attends = tied or joint or kind == "cross-attention"
+    attends = tied or kind == "cross-attention"
     decoder = DecoderConfig(
-        kind="joint-attention" if joint else None,
-        speech_ffn=DIM if joint else 0,
         layers=2,
         dim=DIM,
         heads=2,
@@ -79,7 +76,7 @@ def make_run(folder: Path, kind: str) -> Path:
     for name, weight in model.named_parameters():
         # what is zero at first counts too
         if name.endswith(
-            (".chunk_age", ".speech.down.weight", "stacker.project.weight", "delay_embedding.weight", "since_piece.weight")
+            (".chunk_age", "stacker.project.weight", "delay_embedding.weight", "since_piece.weight")
         ):
             torch.nn.init.normal_(weight, std=0.2)
     save_folder(

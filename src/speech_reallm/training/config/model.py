@@ -94,8 +94,8 @@ class EncoderConfig:
 class DecoderConfig:
     """A Llama-style decoder.
 
-    kind: `interleaving` (the paper's), `cross-attention`, or `joint-attention` (decoder-only, a speech position for each
-        frame); where it is not given, cross_attention_chunks says which of the first two.
+    kind: `interleaving` (the paper's), `cross-attention`, or `joint-attention` (decoder-only, a speech position for
+        each frame); where it is not given, cross_attention_chunks says which of the first two.
     layers, dim, heads, kv_heads, ffn: number and width of the layers, heads of queries and of keys, feed-forward.
     rope_theta, rotary_fraction: base of the rotary positions, share of each head's dimensions that rotate.
     window: positions that a query attends to, itself included.
@@ -155,6 +155,7 @@ class ModelConfig:
     delays: label delays, in chunks, that training draws from and a user may choose from; default_delay is one of them.
     file_delay: the label delay for recordings, where latency is of no concern; by default that of live streams.
     max_pieces_per_chunk: BLANK is forced after so many.
+    max_same_piece_per_chunk: and where a piece has been written so many times after one embedding.
     blank_bias: cross-attending decoders only. Added to BLANK's logit in decoding (nats) for the first chunks after a
         piece, so that a doubtful piece is decided one chunk later.
     language: of the texts, as a code.
@@ -169,6 +170,7 @@ class ModelConfig:
     default_delay: int = 1
     file_delay: int | None = None
     max_pieces_per_chunk: int = 16
+    max_same_piece_per_chunk: int = 1
     blank_bias: float = 0.0
     language: str = "en"
 

@@ -100,5 +100,6 @@ def describe(model: ReaLLM, name: str) -> dict[str, Any]:
         "window": config.decoder.window,
         **model.decoder.describe(),
         "max_pieces_per_chunk": config.max_pieces_per_chunk,
+        "max_same_piece_per_chunk": config.max_same_piece_per_chunk,
         "model": to_dict(config),
     }

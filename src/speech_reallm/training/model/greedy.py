@@ -16,7 +16,8 @@ def greedy(model: ReaLLM, frames: Tensor, lengths: Tensor, delay: Tensor) -> lis
     frames [B, C * F, D]; lengths [B]: chunks to decode, the flush included; delay [B]: label delay in chunks.
     """
     decoder, per = model.decoder, model.encoder.frames_per_chunk
-    rules = DecodingRules(model.config.blank_id, model.config.max_pieces_per_chunk)
+    config = model.config
+    rules = DecodingRules(config.blank_id, config.max_pieces_per_chunk, config.max_same_piece_per_chunk)
     speech = model.embed_speech(frames, delay).float()
     by_chunk = frames.float().unflatten(1, (-1, per))
     state = decoder.init_state(len(frames))

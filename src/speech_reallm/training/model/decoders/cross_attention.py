@@ -60,9 +60,7 @@ class CrossAttentionDecoder(LlamaStack, Decoder):
     def make_block(self, config: ModelConfig, frame_dim: int, frames_per_chunk: int) -> partial[Block]:
         """What makes a layer."""
         decoder, chunks = config.decoder, config.decoder.cross_attention_chunks
-        attention = partial(
-            CrossAttention, decoder.dim, decoder.heads, frame_dim, frames_per_chunk, chunks
-        )
+        attention = partial(CrossAttention, decoder.dim, decoder.heads, frame_dim, frames_per_chunk, chunks)
         return partial(Block, decoder, attention)
 
     @property

@@ -4,8 +4,8 @@ Speech and text are the positions of one sequence. A chunk enters as one speech 
 one call, and one position that takes the last piece again, from which the next symbol is predicted. A layer is one
 self-attention, whose softmax runs over the speech positions of the last chunks and the pieces alike, and one
 feed-forward. Projections and feed-forward of speech positions have weights of their own (Mixture-of-Transformers, Liang
-et al., TMLR 2025), and speech positions attend to none but themselves, since the encoder has mixed them already (composite
-attention, EE-MLLM, arXiv 2408.11795). That makes an answer depend on the text and the chunk alone, as the
+et al., TMLR 2025), and speech positions attend to none but themselves, since the encoder has mixed them already
+(composite attention, EE-MLLM, arXiv 2408.11795). That makes an answer depend on the text and the chunk alone, as the
 cross-attending decoder's does, so that both are trained and run alike.
 
 There are twice as many heads as `heads` says, so that a published attention decoder can be the start: one half of them
