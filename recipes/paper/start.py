@@ -23,7 +23,7 @@ from speech_reallm.training.export.folder import load_reallm
 from speech_reallm.training.weights import DELAYS
 
 
-def start(folder: Path, out: Path, delay: int) -> None:
+def start(folder: Path, out: Path, delay: int, encoder_only: bool = False) -> None:
     """Write `out`/best. Raises UserError for a folder that is no recogniser, or has no such label delay."""
     model = load_reallm(folder)
     if delay not in model.config.delays:
@@ -34,6 +34,8 @@ def start(folder: Path, out: Path, delay: int) -> None:
     weights = model.state_dict()
     rows = torch.arange(delay, delay + 3).clamp(max=max(model.config.delays))
     weights[DELAYS] = weights[DELAYS][rows]
+    if encoder_only:
+        weights = {name: value for name, value in weights.items() if name.startswith("encoder.")}
     encoder = dataclasses.replace(model.config.encoder, right_context=right)
     config = dataclasses.replace(
         model.config, encoder=encoder, delays=(0, 1, 2), default_delay=0, file_delay=None
@@ -52,9 +54,10 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="model folder or training run")
     parser.add_argument("out", type=Path)
     parser.add_argument("--delay", type=int, default=1, help="label delay whose right context is taken")
+    parser.add_argument("--encoder-only", action="store_true", help="the others begin at random")
     args = parser.parse_args()
     try:
-        start(args.model, args.out, args.delay)
+        start(args.model, args.out, args.delay, args.encoder_only)
     except (UserError, OSError) as err:
         sys.exit(f"error: {err}")
     print(f"wrote {args.out}")
