@@ -7,6 +7,7 @@ with the stream costs constant memory, and a published attention decoder becomes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -57,7 +58,7 @@ class CrossAttentionDecoder(LlamaStack, Decoder):
             torch.zeros(MAX_CHUNKS_SINCE_PIECE + 1, self.dim), freeze=False
         )
 
-    def make_block(self, config: ModelConfig, frame_dim: int, frames_per_chunk: int) -> partial[Block]:
+    def make_block(self, config: ModelConfig, frame_dim: int, frames_per_chunk: int) -> Callable[[], Block]:
         """What makes a layer."""
         decoder, chunks = config.decoder, config.decoder.cross_attention_chunks
         attention = partial(CrossAttention, decoder.dim, decoder.heads, frame_dim, frames_per_chunk, chunks)

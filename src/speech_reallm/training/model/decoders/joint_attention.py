@@ -16,6 +16,7 @@ the scores of speech, makes the former begin as heads for text and the latter as
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -41,13 +42,16 @@ class JointAttentionDecoder(CrossAttentionDecoder):
     def __init__(self, config: ModelConfig, frame_dim: int, frames_per_chunk: int):
         """frame_dim, frames_per_chunk: of the encoder. Raises UserError for settings that do not go together."""
         super().__init__(config, frame_dim, frames_per_chunk)
-        for block in self.blocks:
+        for block in self._layers():
             block.start()
+
+    def _layers(self) -> list[JointBlock]:
+        return [block for block in self.blocks if isinstance(block, JointBlock)]
 
     def converted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return joint_weights(weights)
 
-    def make_block(self, config: ModelConfig, frame_dim: int, frames_per_chunk: int) -> partial[Block]:
+    def make_block(self, config: ModelConfig, frame_dim: int, frames_per_chunk: int) -> Callable[[], Block]:
         decoder = config.decoder
         chunks = decoder.cross_attention_chunks
         return partial(JointBlock, decoder, frame_dim, frames_per_chunk, chunks)
@@ -62,7 +66,7 @@ class JointAttentionDecoder(CrossAttentionDecoder):
 
     def frame_outputs(self, frames: Tensor) -> dict[str, Tensor]:
         made = {}
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self._layers()):
             for name in "kv":
                 split = block.speech.split(getattr(block.speech, name)(frames))
                 made[f"cross.{i}.{name}"] = split.transpose(2, 3) if name == "k" else split
