@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -168,7 +168,7 @@ def decode_all(
 class _Worker:
     """A process: one model, and a list of hot words for each strength."""
 
-    current: _Worker
+    current: ClassVar[_Worker]
 
     def __init__(
         self, terms: list[str], strengths: list[float], model: str | None, delay: int | None
@@ -185,7 +185,9 @@ class _Worker:
     @classmethod
     def work(cls, audio: Path) -> tuple[dict[float, str], dict[float, float], float]:
         """Hypotheses and added seconds by strength, and the seconds of audio."""
-        self, hypotheses, spent = cls.current, {}, {}
+        self = cls.current
+        hypotheses: dict[float, str] = {}
+        spent: dict[float, float] = {}
         delay = self.recognizer.delay
         chunks = encode(self.recognizer, audio, delay)
         for strength, hotwords in self.lists.items():

@@ -122,12 +122,27 @@ def open_folder(name: str | Path | None = None) -> ModelFolder:
     """Find a model and check its config.json and the checksums of its files. Raises UserError."""
     folder, sums = read_folder(find_model(name))
     for file in folder.files:
-        _check_file(folder.file(file), sums[file])
+        if not folder.file(file).is_file():
+            raise UserError(
+                f"{folder.file(file)} is missing; get the model again, or export it again with: reallm export"
+            )
+        if sha256(folder.file(file)) != digest_of(folder, sums, file):
+            raise UserError(
+                f"{folder.file(file)} is damaged: its checksum is not the expected one; get the model again"
+            )
     return folder
 
 
-def read_folder(path: Path) -> tuple[ModelFolder, dict[str, str]]:
-    """What config.json of a folder states, and the checksums of the files that it asks for. Raises UserError."""
+def digest_of(folder: ModelFolder, sums: dict[str, Any], name: str) -> str:
+    """The checksum that config.json states for a file. Raises UserError where it states none."""
+    digest = sums.get(name)
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise UserError(f"{folder.file('config.json')}: no sha256 of {name}; export the model again")
+    return digest
+
+
+def read_folder(path: Path) -> tuple[ModelFolder, dict[str, Any]]:
+    """What config.json of a folder states, and its checksums, which `digest_of` reads. Raises UserError."""
     config = _read_config(path / "config.json")
     where = f"{path / 'config.json'}"
     version = config.get("format")
@@ -139,12 +154,7 @@ def read_folder(path: Path) -> tuple[ModelFolder, dict[str, str]]:
     sums = config.get("sha256")
     if not isinstance(sums, dict):
         raise UserError(f"{where}: sha256 must give the checksums of {', '.join(folder.files)}")
-    for name in folder.files:
-        if name not in sums:
-            raise UserError(f"{where}: no sha256 of {name}; export the model again")
-        if not isinstance(sums[name], str) or not re.fullmatch("[0-9a-f]{64}", sums[name]):
-            raise UserError(f"{where}: the sha256 of {name} is none; export the model again")
-    return folder, {name: sums[name] for name in folder.files}
+    return folder, sums
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -228,10 +238,3 @@ def _integer(value: Any, where: str, low: int, high: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise UserError(f"{where} must be a whole number from {low} to {high}, not {str(value)[:40]!r}")
     return value
-
-
-def _check_file(file: Path, digest: str) -> None:
-    if not file.is_file():
-        raise UserError(f"{file} is missing; get the model again, or export it again with: reallm export")
-    if sha256(file) != digest:
-        raise UserError(f"{file} is damaged: its checksum is not the expected one; get the model again")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .files import sha256
-from .modelfolder import MAX_CONFIG_BYTES, REPOSITORY, cache_folder, open_folder, read_folder
+from .modelfolder import MAX_CONFIG_BYTES, REPOSITORY, cache_folder, digest_of, open_folder, read_folder
 
 HUB = "https://huggingface.co"
 _LICENCE = re.compile(r"\bLICENSE[\w.-]{0,60}")
@@ -90,7 +90,7 @@ def _fetch_all(address: str, part: Path, on_bytes: OnBytes | None) -> None:
         raise UserError(f"{address}: no model there, for it has no config.json") from None
     folder, sums = read_folder(part)
     for name in folder.files:
-        _fetch_checked(address + name, part / name, sums[name], on_bytes)
+        _fetch_checked(address + name, part / name, digest_of(folder, sums, name), on_bytes)
     card = part / "README.md"
     with contextlib.suppress(_Missing):
         _fetch_small(address + "README.md", card, MAX_CARD_BYTES)
