@@ -2,8 +2,9 @@
 
 Matrix products become DynamicQuantizeMatMul on the packed bytes themselves (model/packing.py): weights are signed and
 inputs unsigned bytes, the sums whole numbers that are exact on every processor. The scale of an input is taken over a
-whole call, so a call is for one stream alone: what others say must not change its digits. Other packed weights (of
-convolutions, of embeddings) are unpacked when the graph is loaded, a table's rows when they are asked for.
+whole call, so a call is for one stream alone: what others say must not change its digits. Convolutions are products of
+windows, each brought to one level first. Other packed weights (of the first convolution, of embeddings) are unpacked
+when the graph is loaded, a table's rows when they are asked for.
 """
 
 from __future__ import annotations
@@ -102,6 +103,9 @@ class _Rewriter:
         self.floats = {
             t.name: numpy_helper.to_array(t) for t in graph.initializer if t.data_type == TensorProto.FLOAT
         }
+        for node in graph.node:
+            if node.op_type == "Constant" and node.attribute[0].t.data_type == TensorProto.FLOAT:
+                self.floats[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
         # what is computed once, at loading, stands first
         self.constant: list[NodeProto] = []
         self.nodes: list[NodeProto] = []
@@ -141,15 +145,44 @@ class _Rewriter:
             rows, scales = [], []
             for part in parts:
                 packed, scaled = self.use(part.name)
-                rows.append(packed)
+                rows.append(self.by_tap(part.name, packed) if part.by_tap else packed)
                 scales.append(scaled)
             self.op("Concat", scales, scale, axis=0)
             self.op("Concat", rows, f"{made}.rows", axis=0)
             self.op("Transpose", [f"{made}.rows"], columns, perm=[1, 0])
         if factors:
             scale = self.op("Mul", [scale, factors], f"{output}.scales")
+        if any(part.by_tap for part in parts):
+            self.product_of_levelled_rows(x, columns, scale, bias, output)
+            return
         inputs = [x, columns, scale, *(("", bias) if bias else ())]
         self.op("DynamicQuantizeMatMul", inputs, output, False, _CONTRIB)
+
+    def by_tap(self, name: str, packed: str) -> str:
+        """The bytes of a convolution [N, C * T] as [N, T * C]."""
+        shape = self.weights.shapes[name]
+        packed = self.op("Reshape", [packed, self.whole(shape, f"{name}.shape")], f"{name}.3d")
+        packed = self.op("Transpose", [packed], f"{name}.turned", perm=[0, 2, 1])
+        return self.op("Reshape", [packed, self.whole([shape[0], -1], f"{name}.2d")], f"{name}.by_tap")
+
+    def product_of_levelled_rows(
+        self, x: str, columns: str, scale: str, bias: str | None, output: str
+    ) -> None:
+        """The same where each row of x is brought to one level first, and its sums back to its own.
+
+        The frames of a chunk differ in level by far more than what comes out of a normalisation, and share a scale.
+        """
+        axis = self.whole([-1], "last")
+        size = self.op("Abs", [x], f"{output}.size", False)
+        level = self.op("ReduceMax", [size, axis], f"{output}.largest", False)
+        least = self.value(np.array(1e-12, np.float32), "least")
+        level = self.op("Max", [level, least], f"{output}.level", False)
+        x = self.op("Div", [x, level], f"{output}.levelled", False)
+        made = self.op("DynamicQuantizeMatMul", [x, columns, scale], f"{output}.sums", False, _CONTRIB)
+        product = f"{output}.product" if bias else output
+        self.op("Mul", [made, level], product, False)
+        if bias:
+            self.op("Add", [product, bias], output, False)
 
     def rows(self, name: str, index: str, output: str) -> None:
         """The rows `index` [B] of a table, as floats [B, K]."""
@@ -254,8 +287,7 @@ def _product(node: NodeProto, new: _Rewriter) -> list[Stored] | None:
     if matrix is None or matrix.ndim != 2:
         return None
     parts = new.weights.find_rows(np.ascontiguousarray(matrix.T))
-    # convolutions stay float: eight bits are too few for a quiet voice, and what is lost there goes through all layers
-    # (more than twice the error of the frames, for a tenth of the time of the encoder)
-    if parts and any(len(new.weights.shapes[p.name]) > 2 for p in parts):
+    # the first convolution is small, and its input, audio, the least fit for eight bits
+    if parts and any(new.weights.shapes[p.name][1] == 1 for p in parts):
         return None
     return parts

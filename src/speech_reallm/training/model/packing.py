@@ -23,6 +23,8 @@ SMALLEST = 8192
 SCALE, SHAPE = ".scale", ".shape"
 # of a pair of neighbours with the same sign: 255 * 128 < 2 ** 15
 LARGEST_PAIR = 128
+# levels of the largest weight of a row that are tried; at 64 no pair is too large
+LEVELS = (*range(127, 64, -6), 64)
 # rows that are quantised together: what is computed stays in the processor's cache
 ROWS = 512
 
@@ -56,15 +58,24 @@ def _quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
     largest = rows.abs().amax(-1, keepdim=True).clamp(min=1e-12)
     best = torch.full_like(largest, torch.inf)
     result, scales = torch.zeros_like(rows), largest / 127
-    # at 64 no pair is too large
-    for levels in range(127, 63, -1):
-        scale = largest / levels
+    for scale in (_former_scale(rows, largest), *(largest / levels for levels in LEVELS)):
         grid = _clipped(torch.round(rows / scale))
         error = torch.addcmul(rows, grid, scale, value=-1).square_().sum(-1, keepdim=True)
         better = error < best
         best = torch.where(better, error, best)
         result, scales = torch.where(better, grid, result), torch.where(better, scale, scales)
     return result.to(torch.int8), scales[:, 0]
+
+
+def _former_scale(rows: Tensor, largest: Tensor) -> Tensor:
+    """For rows [N, K] that were packed before, the scale [N, 1] with which they come out as they were."""
+    some = rows[:, :: max(rows.shape[1] // 16, 1)]
+    scale = largest / 127
+    for levels in range(126, 63, -1):
+        steps = some * (levels / largest)
+        on_grid = ((steps - steps.round()).abs() < 1e-3).all(-1, keepdim=True)
+        scale = torch.where(on_grid, largest / levels, scale)
+    return scale
 
 
 def _clipped(grid: Tensor) -> Tensor:

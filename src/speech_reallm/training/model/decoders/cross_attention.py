@@ -141,12 +141,12 @@ class CrossAttentionDecoder(LlamaStack, Decoder):
 
     def step(self, state: DecoderState) -> tuple[Tensor, Update]:
         x = self._input(state["embedding"], state["piece"], state["waited"])
-        # the attention sink is at most SINK_DISTANCE steps away: the query is rotated back by what is beyond
+        # the attention sink is at most SINK_DISTANCE steps away: its key is rotated by what is beyond
         beyond = (state["position"] - SINK_DISTANCE).clamp(min=0)
         cos, sin = rotary(beyond[:, None], self.rotary_dims, self.config.rope_theta)
-        back = Rotation(cos, -sin, self.head_dim)
+        forward = Rotation(cos, sin, self.head_dim)
         cross = {name.removeprefix("cross."): v for name, v in state.items() if name.startswith("cross.")}
-        logits, new = self.step_logits(x, state["position"], cache_of(state), back, cross, state["chunk"])
+        logits, new = self.step_logits(x, state["position"], cache_of(state), forward, cross, state["chunk"])
         if self.blank_bias:
             blank = torch.zeros(logits.shape[-1], device=logits.device)
             blank[self.blank_id] = self.blank_bias
@@ -229,12 +229,13 @@ class CrossAttention(nn.Module):
 
     def ages(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
         """What the steps of all layers at chunk [B] share: which age the frames in the rings have, one-hot
-        [B, 1, N, N * F], and an additive mask [B, 1, 1, N * F] over slots that nothing was written into yet.
+        [B, 1, N, N * F], and an additive mask [B, 1, 1, N] over ages that nothing was written of yet.
         """
         slot = torch.arange(self.chunks, device=chunk.device).repeat_interleave(self.frames_per_chunk)
         age = torch.remainder(chunk[:, None] - slot, self.chunks)[:, None]
-        one_hot = (age == torch.arange(self.chunks, device=chunk.device)[:, None]).to(self.chunk_age.dtype)
-        return one_hot[:, None], torch.where(slot <= chunk[:, None], 0.0, MASKED)[:, None, None]
+        ages = torch.arange(self.chunks, device=chunk.device)
+        one_hot = (age == ages[:, None]).to(self.chunk_age.dtype)
+        return one_hot[:, None], torch.where(ages <= chunk[:, None], 0.0, MASKED)[:, None, None]
 
     def step(self, x: Tensor, k: Tensor, v: Tensor, ages: tuple[Tensor, Tensor]) -> Tensor:
         """x [B, 1, D], rings of keys [B, H, d, N * F] and values [B, H, N * F, d] (chunk c: slot c % N) -> [B, 1, D]"""
@@ -246,8 +247,8 @@ class CrossAttention(nn.Module):
         # scaled by a vector: see Block.step
         q = (self.q(x) * x.new_full((heads * d,), d**-0.5)).reshape(-1, heads, 1, d)
         # an age adds the same to the scores and the values of all its frames: products, of which there are few
-        by_age = torch.matmul(torch.matmul(q, age_k.transpose(1, 2)), one_hot)
-        weights = torch.softmax(torch.matmul(q, k) + by_age + empty, -1)
+        by_age = torch.matmul(torch.matmul(q, age_k.transpose(1, 2)) + empty, one_hot)
+        weights = torch.softmax(torch.matmul(q, k) + by_age, -1)
         mass = torch.matmul(weights, one_hot.transpose(2, 3))
         y = torch.matmul(weights, v) + torch.matmul(mass, age_v)
         return self.out(y.reshape(-1, 1, heads * d))

@@ -126,33 +126,33 @@ class JointBlock(Block):
     def step(
         self,
         x: Tensor,
+        y: Tensor | None,
         rotation: Rotation,
-        back: Rotation | None,
+        first: Tensor | None,
         mask: Tensor,
         cache: dict[str, Tensor],
         cross: dict[str, Tensor] | None,
         ages: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        assert back is not None and cross is not None and ages is not None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        assert first is not None and cross is not None and ages is not None
         heads, d, size = self.heads, self.head_dim, self.heads * self.head_dim
         joined = torch.cat((self.q.weight, self.k.weight, self.v.weight))
-        plain, k, v = F.linear(self.norm1(x), joined).split((size, size, size), -1)
+        x, normalised = self._normalised(x, y)
+        plain, k, v = F.linear(normalised, joined).split((size, size, size), -1)
         plain = plain * d**-0.5
         q, k, v = rotation(plain), rotation(k).reshape(-1, heads, d, 1), v.reshape(-1, heads, 1, d)
         shape = (-1, heads, 1, d)
-        # the first slot is an attention sink, see CrossAttentionDecoder.step
-        first = torch.matmul(back(q).reshape(shape), cache["k"][..., :1])
         q = q.reshape(shape)
+        # the first slot is an attention sink, see CrossAttentionDecoder.step
         past = torch.matmul(q, cache["k"])[..., 1:]
-        text = torch.cat((first, past, torch.matmul(q, k)), -1) + mask
+        text = torch.cat((torch.matmul(q, first), past, torch.matmul(q, k)), -1) + mask
         speech, by_age = self.speech.step_scores(plain.reshape(shape), cross["k"], ages)
         weights = torch.softmax(torch.cat((text, speech), -1), -1)
         window, frames = int(mask.shape[-1]) - 1, int(cross["k"].shape[-1])
         w_past, w_own, w_speech = weights.split((window, 1, frames), -1)
         y = torch.matmul(w_past, cache["v"]) + w_own * v + torch.matmul(w_speech, cross["v"])
         y = y + torch.matmul(torch.matmul(w_speech, ages[0].transpose(2, 3)), by_age)
-        x = x + self.out(y.reshape(-1, 1, size))
-        return self._feed_forward_step(x), {"k": k, "v": v}
+        return *self._feed_forward_step(x, self.out(y.reshape(-1, 1, size))), {"k": k, "v": v}
 
 
 class SpeechPositions(CrossAttention):
@@ -196,8 +196,8 @@ class SpeechPositions(CrossAttention):
             for layer in (self.k, self.v)
         )
         one_hot, empty = ages
-        by_age = torch.matmul(torch.matmul(q, age_k.transpose(1, 2)), one_hot)
-        return torch.matmul(q, k) + by_age + empty + self.bias[:, None, None], age_v
+        by_age = torch.matmul(torch.matmul(q, age_k.transpose(1, 2)) + empty, one_hot)
+        return torch.matmul(q, k) + by_age + self.bias[:, None, None], age_v
 
 
 def joint_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:

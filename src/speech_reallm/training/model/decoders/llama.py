@@ -6,7 +6,7 @@ The decoders beside this file are such stacks; a layer may attend to the encoder
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ...config import DecoderConfig
 from ..layers.attention import MASKED, attend
+from ..layers.fused import add_and_normalise
 from ..layers.module_list import ModuleList
 from ..layers.norm import RMSNorm
 from ..layers.rotary import Rotation, rotary, rotate
@@ -63,12 +64,12 @@ class Block(nn.Module):
         y = self.norm2(x)
         return x + self.dropout(self.down(F.silu(self.gate(y)) * self.up(y)))
 
-    def _feed_forward_step(self, x: Tensor) -> Tensor:
-        """The same without dropout, in fewer products."""
-        y = self.norm2(x)
+    def _feed_forward_step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of x + y without dropout, in fewer products; the result is the sum of both."""
+        x, normalised = add_and_normalise(x, y, self.norm2)
         bias = torch.cat((self.gate.bias, self.up.bias)) if self.gate.bias is not None else None
-        gate, up = F.linear(y, torch.cat((self.gate.weight, self.up.weight)), bias).chunk(2, -1)
-        return x + self.down(F.silu(gate) * up)
+        gate, up = F.linear(normalised, torch.cat((self.gate.weight, self.up.weight)), bias).chunk(2, -1)
+        return x, self.down(F.silu(gate) * up)
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, memory: Memory | None
@@ -96,43 +97,51 @@ class Block(nn.Module):
         """The frames [B, C * F, E] as the next layer takes them: here, as all layers do."""
         return frames
 
+    def _normalised(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x + y, of which y may be missing, and the same normalised."""
+        return (x, self.norm1(x)) if y is None else add_and_normalise(x, y, self.norm1)
+
     def step(
         self,
         x: Tensor,
+        y: Tensor | None,
         rotation: Rotation,
-        back: Rotation | None,
+        first: Tensor | None,
         mask: Tensor,
         cache: dict[str, Tensor],
         cross: dict[str, Tensor] | None,
         ages: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """x [B, 1, D], mask additive [B, 1, 1, W + 1] -> x, what is to be written into the cache
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """x + y [B, 1, D], mask additive [B, 1, 1, W + 1] -> x, y, what is to be written into the cache
 
-        cache: "k" [B, kv, d, W] (keys rotated) and "v" [B, kv, W, d]; new are [B, kv, d, 1] and [B, kv, 1, d]. cross:
-        the rings of CrossAttention.step, with `ages`, where there is one. back: rotates the query for the
-        first slot, where that is kept for good. All lies as the products take it, so that nothing is copied.
+        The output is the sum of the first two, which is taken with the next normalisation. cache: "k" [B, kv, d, W]
+        (keys rotated) and "v" [B, kv, W, d]; new are [B, kv, d, 1] and [B, kv, 1, d]. first: [B, kv, d, 1], takes the
+        place of the key in the first slot. cross: the rings of CrossAttention.step, with `ages`, where there is one.
+        All lies as the products take it, so that nothing is copied.
         """
         heads, kv, d = self.heads, self.kv_heads, self.head_dim
+        x, normalised = self._normalised(x, y)
         joined = torch.cat((self.q.weight, self.k.weight, self.v.weight))
         # scaled by a vector, which export merges into the product; a scalar would end in the product with the ring,
         # for which ONNX Runtime then takes a slow path
-        factors = torch.cat((torch.full((heads * d,), d**-0.5), torch.ones(2 * kv * d))).to(x)
-        both, v = (F.linear(self.norm1(x), joined) * factors).split(((heads + kv) * d, kv * d), -1)
-        q, k = rotation(both).split((heads * d, kv * d), -1)
-        k, v = k.reshape(-1, kv, d, 1), v.reshape(-1, kv, 1, d)
-        # queries of a group share their key: [B, kv, group, d]
-        shape = (-1, kv, heads // kv, d)
-        scores = [torch.matmul(q.reshape(shape), cache["k"]), torch.matmul(q.reshape(shape), k)]
-        if back is not None:
-            first = torch.matmul(back(q).reshape(shape), cache["k"][..., :1])
-            scores = [first, scores[0][..., 1:], scores[1]]
+        factors = torch.cat((x.new_full((heads * d,), d**-0.5), x.new_ones(2 * kv * d)))
+        made = (F.linear(normalised, joined) * factors).reshape(-1, heads + 2 * kv, 1, d)
+        both, v = made.split((heads + kv, kv), 1)
+        q, k = rotation.heads(both).split((heads, kv), 1)
+        k = k.reshape(-1, kv, d, 1)
+        if kv != heads:  # queries of a group share their key: [B, kv, group, d]
+            q = q.reshape(-1, kv, heads // kv, d)
+        scores = [torch.matmul(q, cache["k"]), torch.matmul(q, k)]
+        if first is not None:
+            scores = [torch.matmul(q, first), scores[0][..., 1:], scores[1]]
         weights = torch.softmax(torch.cat(scores, -1) + mask, -1)
-        past, own = weights.split((weights.shape[-1] - 1, 1), -1)
+        past, own = weights.split((int(weights.shape[-1]) - 1, 1), -1)
         attended = torch.matmul(past, cache["v"]) + own * v
-        x = x + self.out(attended.reshape(-1, 1, heads * d))
+        y = self.out(attended.reshape(-1, 1, heads * d))
         if cross is not None and ages is not None:
-            x = x + self.cross_attention.step(self.norm_cross_attention(x), cross["k"], cross["v"], ages)
-        return self._feed_forward_step(x), {"k": k, "v": v}
+            x, normalised = add_and_normalise(x, y, self.norm_cross_attention)
+            y = self.cross_attention.step(normalised, cross["k"], cross["v"], ages)
+        return *self._feed_forward_step(x, y), {"k": k, "v": v}
 
 
 class TiedEmbedding(nn.Module):
@@ -235,14 +244,14 @@ class LlamaStack(nn.Module):
         x: Tensor,
         position: Tensor,
         cache: dict[str, Tensor],
-        back: Rotation | None = None,
+        forward: Rotation | None = None,
         cross: dict[str, Tensor] | None = None,
         chunk: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One position. x [B, D], position [B] int64 -> logits [B, V], new keys and values by the names of `cache`.
 
-        cache: the rings of init_cache(), names without `cache.`; cross: those of the frames, with chunk [B]. back: see
-        Block.step.
+        cache: the rings of init_cache(), names without `cache.`; cross: those of the frames, with chunk [B]. forward:
+        rotates the keys in the first slots, where these are kept for good.
         """
         rotation = Rotation(
             *rotary(position[:, None], self.rotary_dims, self.config.rope_theta), self.head_dim
@@ -252,14 +261,23 @@ class LlamaStack(nn.Module):
         seen = (slots < position.reshape(-1, 1, 1, 1)) | (slots == self.window - 1)
         mask = torch.where(seen, 0.0, MASKED)
         ages = None if chunk is None else self.blocks[0].ages(chunk)
+        firsts: Sequence[Tensor | None] = [None] * len(self.blocks)
+        if forward is not None:
+            # of all layers at once
+            heads, d = self.cache_heads, self.head_dim
+            together = torch.cat([cache[f"{i}.k"][..., :1] for i in range(len(self.blocks))], 1)
+            together = forward.heads(together.reshape(-1, len(self.blocks) * heads, 1, d))
+            firsts = together.reshape(-1, len(self.blocks) * heads, d, 1).split(heads, 1)
         x = x.unsqueeze(1)
+        y: Tensor | None = None
         new: dict[str, Tensor] = {}
         for i, block in enumerate(self.blocks):
             past = {name: cache[f"{i}.{name}"] for name in "kv"}
             ring = None if cross is None else {name: cross[f"{i}.{name}"] for name in "kv"}
-            x, written = block.step(x, rotation, back, mask, past, ring, ages)
+            x, y, written = block.step(x, y, rotation, firsts[i], mask, past, ring, ages)
             new |= {f"{i}.{name}": value for name, value in written.items()}
-        return self.head(self.norm(x)).squeeze(1), new
+        normalised = self.norm(x) if y is None else add_and_normalise(x, y, self.norm)[1]
+        return self.head(normalised).squeeze(1), new
 
 
 def cache_of(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..layers.attention import MASKED, SelfAttention
+from ..layers.fused import attend_scaled
 from ..layers.rotary import Rotation, rotary, rotate
 
 # chunks whose past is computed together in forward(): more means larger matrix products, and more masked work
@@ -116,14 +117,13 @@ class BlockAttention(SelfAttention):
         return mask.repeat(batch, 1, 1)[:, None, :, None]
 
     def init_state(self, batch: int) -> dict[str, Tensor]:
-        """Keys (rotated) [B, H, d, left F] and values [B, H, left F, d] of the last `left` chunks that are final.
+        """Keys (rotated) and values [B, H, left F, d] of the last `left` chunks that are final.
 
-        Rings: step() returns what is to be written into them. Both lie as the products take them, so that a step
-        copies neither.
+        Rings: step() returns what is to be written into them.
         """
         past = self.past_chunks * self.frames_per_chunk
         return {
-            "k": torch.zeros(batch, self.heads, self.head_dim, past),
+            "k": torch.zeros(batch, self.heads, past, self.head_dim),
             "v": torch.zeros(batch, self.heads, past, self.head_dim),
         }
 
@@ -139,21 +139,17 @@ class BlockAttention(SelfAttention):
         """A block x [B, N F, D] in which `chunk` [B, F] says which frames are those of the chunk to be final.
 
         mask: additive, [B, 1, 1, (left + N) F], in the order of the rings. Returns [B, N F, D], with `final` [B, F, D],
-        and keys [B, H, d, F] and values [B, H, F, d] of the chunk, to be written into the rings.
+        and keys and values [B, H, F, d] of the chunk, to be written into the rings.
         """
         # reshaped with sizes that are known: ONNX would compute others anew in every layer
-        size, heads, d = x.shape[1], self.heads, self.head_dim
-        both, v = self.qkv(x).split((2 * self.dim, self.dim), -1)
+        size, heads, d = int(x.shape[1]), self.heads, self.head_dim
+        # scaled by a vector, which export merges into the product
+        factors = torch.cat((x.new_full((self.dim,), d**-0.5), x.new_ones(2 * self.dim)))
+        both, v = (self.qkv(x) * factors).split((2 * self.dim, self.dim), -1)
         q, k = rotation(both).split(self.dim, -1)
-        final_k, final_v = (select(t, 1, chunk).reshape(-1, self.frames_per_chunk, heads, d) for t in (k, v))
-        new = {"k": final_k.permute(0, 2, 3, 1), "v": final_v.transpose(1, 2)}
-        k = k.reshape(-1, size, heads, d).permute(0, 2, 3, 1)
-        v = v.reshape(-1, size, heads, d).transpose(1, 2)
+        k, v = (t.reshape(-1, size, heads, d).transpose(1, 2) for t in (k, v))
+        new = {"k": select(k, 2, chunk), "v": select(v, 2, chunk)}
         if final:
-            q, size = select(q, 1, chunk), self.frames_per_chunk
-        q = q.reshape(-1, size, heads, d).transpose(1, 2) * d**-0.5
-        past = torch.matmul(q, state["k"])
-        weights = torch.softmax(torch.cat((past, torch.matmul(q, k)), -1) + mask, -1)
-        past, own = weights.split((past.shape[-1], x.shape[1]), -1)
-        y = torch.matmul(past, state["v"]) + torch.matmul(own, v)
-        return self.out(y.transpose(1, 2).reshape(-1, size, self.dim)), new
+            q = select(q, 1, chunk)
+        k, v = torch.cat((state["k"], k), 2), torch.cat((state["v"], v), 2)
+        return self.out(attend_scaled(q, k, v, mask, heads)), new

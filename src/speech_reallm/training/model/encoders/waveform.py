@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ....audio import SAMPLE_RATE
 from ...config import EncoderConfig
 from ..layers.attention import MASKED
+from ..layers.fused import add_and_normalise
 from ..layers.module_list import ModuleList
 from ..layers.rotary import Rotation, rotary
 from . import Encoder
@@ -92,17 +93,23 @@ class Layer(nn.Module):
     def step(
         self,
         x: Tensor,
+        y: Tensor | None,
         mask: Tensor,
         rotation: Rotation,
         chunk: Tensor,
         state: dict[str, Tensor],
         final: bool = False,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """See BlockAttention.step."""
-        y, new = self.attention.step(self.norm1(x), mask, rotation, chunk, state, final)
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """See BlockAttention.step. The input is x + y, the output the sum of the first two: added in the next norm."""
+        if y is None:
+            normalised = self.norm1(x)
+        else:
+            x, normalised = add_and_normalise(x, y, self.norm1)
+        y, new = self.attention.step(normalised, mask, rotation, chunk, state, final)
         if final:
             x = select(x, 1, chunk)
-        return self.feed_forward(x + y), new
+        x, normalised = add_and_normalise(x, y, self.norm2)
+        return x, self.down(F.gelu(self.up(normalised))), new
 
 
 class WaveformEncoder(Encoder):
@@ -334,16 +341,19 @@ class WaveformEncoder(Encoder):
         frame = (state["chunk"] - self._most)[:, None] * per + torch.arange(count * per, device=x.device)
         attention = self.layers[0].attention
         rotation = Rotation(*rotary(frame, attention.rotary_dims), attention.head_dim)
+        added: Tensor | None = None
         for i, layer in enumerate(self.layers):
             mine = (
                 {name: state[f"layer{i}.{name}"] for name in "kv"}
                 if left
                 else layer.attention.init_state(len(x))
             )
-            x, written = layer.step(x, mask, rotation, chunk, mine, final=layer is self.layers[-1])
+            last = layer is self.layers[-1]
+            x, added, written = layer.step(x, added, mask, rotation, chunk, mine, final=last)
             if left:
                 new |= {f"layer{i}.{name}": value for name, value in written.items()}
-        return torch.where((index >= 0)[:, None, None], self.norm(x), 0.0), new
+        frames = self.norm(x) if added is None else add_and_normalise(x, added, self.norm)[1]
+        return torch.where((index >= 0)[:, None, None], frames, 0.0), new
 
 
 def convolve(conv: nn.Conv1d, x: Tensor) -> Tensor:

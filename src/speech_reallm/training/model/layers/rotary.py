@@ -53,15 +53,26 @@ class Rotation:
         """x [B, T, H * d] -> the same, each head rotated"""
         if self.fused:
             return _FusedRotation.apply(x, self.cos, self.sin, int(x.shape[-1]) // self.dims, self.rotated)
-        heads = x.unflatten(-1, (-1, self.dims))
-        return (heads * self.cos + heads.index_select(-1, self.order) * self.sin).flatten(-2)
+        return self._rotated(x.unflatten(-1, (-1, self.dims))).flatten(-2)
+
+    def heads(self, x: Tensor) -> Tensor:
+        """x [B, H, T, d] -> the same, rotated"""
+        if self.fused:
+            return _FusedRotation.apply(x, self.cos, self.sin, int(x.shape[1]), self.rotated)
+        return self._rotated(x.transpose(1, 2)).transpose(1, 2)
+
+    def _rotated(self, x: Tensor) -> Tensor:
+        """x [B, T, H, d]"""
+        return x * self.cos + x.index_select(-1, self.order) * self.sin
 
 
 class _FusedRotation(torch.autograd.Function):
-    """x [1, T, H * d], cos and sin [T, r / 2], r (0: all of d) -> x rotated; only for graphs."""
+    """x [1, T, H * d] or [1, H, T, d], cos and sin [T, r / 2], r (0: all of d) -> x rotated; only for graphs."""
 
     @staticmethod
     def forward(_context: Any, x: Tensor, cos: Tensor, sin: Tensor, heads: int, _size: int) -> Tensor:
+        if x.ndim == 4:
+            return rotate(x.transpose(1, 2), cos, sin).transpose(1, 2)
         return rotate(x.unflatten(-1, (heads, -1)), cos, sin).flatten(-2)
 
     @staticmethod
