@@ -11,9 +11,15 @@
 # OUT        where everything goes
 #
 # Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, DECODER, JOINT,
-# MIXED, WIDE, UPPER; hours of synthetic speech: KOKORO (40 minutes a core for an hour), HIBARI, and of isolated words by each of them WORDS.
-# PROCESSES work together, a thread each.
-# MODEL is the model folder that comes out, NAME what it is called. Needs npm once, for Kokoro's voices.
+# MIXED, WIDE, UPPER; hours of synthetic speech: KOKORO (40 minutes a core for an hour), HIBARI, and of isolated words by
+# each of them WORDS. SYNTHETIC is a folder with synthetic speech that was made before (kokoro.jsonl, hibari.jsonl,
+# kokoro-words.jsonl, hibari-words.jsonl): nothing is spoken then, and no voices are installed; otherwise npm is needed
+# once, for Kokoro's. PROCESSES work together, a thread each.
+# MODEL is the model folder that comes out, NAME what it is called.
+#
+# A trial of every stage needs manifests of a few rows, SYNTHETIC, and settings of all trainings as in
+# SET="optim.steps=3 data.dev_utterances=2"; MAX_WER replaces the error rates above which restored text is not used.
+# tests/training/recipes/test_default_recipe.py is such a trial.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -27,6 +33,7 @@ ENCODER=${ENCODER:-120} DECODER=${DECODER:-55} JOINT=${JOINT:-100} MIXED=${MIXED
 WIDE=${WIDE:-70} UPPER=${UPPER:-35}
 KOKORO=${KOKORO:-1.5} HIBARI=${HIBARI:-17} WORDS=${WORDS:-0.5}
 PROCESSES=${PROCESSES:-2}
+SYNTHETIC=${SYNTHETIC:-} SET=${SET:-} MAX_WER=${MAX_WER:-}
 if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 REALLM="$PYTHON -m speech_reallm"
 
@@ -54,17 +61,19 @@ stage() {
 
 # train STAGE MINUTES: a stage of recipes/default
 train() {
+    local settings=() setting
+    for setting in $SET; do settings+=(--set "$setting"); done
     OMP_NUM_THREADS=1 stage "$1" "$PYTHON" -m torch.distributed.run --nproc-per-node "$PROCESSES" -m speech_reallm \
-        train "recipes/default/$1.yaml" --threads 1 --minutes "$2"
+        train "recipes/default/$1.yaml" --threads 1 --minutes "$2" "${settings[@]}"
 }
 
 # restore_case NAME WER: case and punctuation for a manifest without, less the rows that the recogniser writes otherwise
 restore_case() {
     stage "restore-case-$1" "$PYTHON" recipes/tools/restore_case.py "$SPEECH/$1.jsonl" "$OUT/manifests/$1.jsonl" --model "$MOONSHINE" \
-        --max-wer "$2"
+        --max-wer "${MAX_WER:-$2}"
 }
 
-# labelled NAME: the rows of a manifest that have a text, which some corpora lack in part
+# labelled SOURCE TARGET: the rows of a manifest that have a text, which some corpora lack in part
 labelled() {
     "$PYTHON" -c '
 import json, os, sys
@@ -74,7 +83,7 @@ with open(source, encoding="utf-8") as rows, open(target, "w", encoding="utf-8")
         if row.get("text"):
             row["audio"] = os.path.abspath(os.path.join(os.path.dirname(source), row["audio"]))
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
-' "$SPEECH/$1.jsonl" "$OUT/manifests/$1.jsonl"
+' "$1" "$2"
 }
 
 # align NAME MANIFEST
@@ -111,7 +120,7 @@ cut_words() {
     for name in librispeech-train kathleen ljspeech speechocean762; do aligned+=("$OUT/aligned/$name.jsonl.gz"); done
     "$PYTHON" recipes/tools/isolated_words.py "${aligned[@]}" --count 3000 --out "$OUT/speech/cut-words" &&
         "$PYTHON" recipes/tools/restore_case.py "$OUT/speech/cut-words.jsonl" "$OUT/manifests/cut-words.jsonl" --model "$MOONSHINE" \
-            --max-wer 0
+            --max-wer "${MAX_WER:-0}"
 }
 
 for needed in "$SPEECH/librispeech-train.jsonl" "$TEXT/books.txt" "$MOONSHINE/config.json"; do
@@ -125,14 +134,20 @@ for name in librispeech-train speechocean762; do
     align "$name" "$OUT/manifests/$name.kept.jsonl"
 done
 for name in kathleen ljspeech asterisk-allison queen vctk arctic commands keywords words games; do
-    stage "labelled-$name" labelled "$name"
+    stage "labelled-$name" labelled "$SPEECH/$name.jsonl" "$OUT/manifests/$name.jsonl"
     align "$name" "$OUT/manifests/$name.jsonl"
 done
-stage tts tts
-stage kokoro speak kokoro "$KOKORO"
-stage hibari speak hibari "$HIBARI"
-stage kokoro-words speak kokoro "$WORDS" kokoro-words --isolated
-stage hibari-words speak hibari "$WORDS" hibari-words --isolated
+if [ -n "$SYNTHETIC" ]; then
+    for name in kokoro hibari kokoro-words hibari-words; do
+        stage "$name" labelled "$SYNTHETIC/$name.jsonl" "$OUT/speech/$name.jsonl"
+    done
+else
+    stage tts tts
+    stage kokoro speak kokoro "$KOKORO"
+    stage hibari speak hibari "$HIBARI"
+    stage kokoro-words speak kokoro "$WORDS" kokoro-words --isolated
+    stage hibari-words speak hibari "$WORDS" hibari-words --isolated
+fi
 for name in kokoro hibari kokoro-words hibari-words; do
     align "$name" "$OUT/speech/$name.jsonl"
 done
