@@ -70,7 +70,7 @@ def write_published(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json(pieces)))
     torch.manual_seed(0)
     config = transformers.MoonshineConfig(
-        vocab_size=32768, hidden_size=SIZE["dim"], intermediate_size=SIZE["ffn"],
+        vocab_size=len(pieces), hidden_size=SIZE["dim"], intermediate_size=SIZE["ffn"],
         encoder_num_hidden_layers=1, decoder_num_hidden_layers=1,
         encoder_num_attention_heads=8, decoder_num_attention_heads=8,
     )  # fmt: skip
