@@ -59,6 +59,8 @@ def test_command(command: str) -> None:
         assert arguments[0] == cli._parser().parse_args(arguments).verb.NAME
     elif program == "python":
         assert (ROOT / arguments[0]).is_file()
+    elif program == "sbatch":
+        assert any(argument.endswith(".sbatch") and (ROOT / argument).is_file() for argument in arguments)
     elif program == "podman":
         assert (ROOT / "Containerfile").is_file()
     elif program.endswith("pip"):

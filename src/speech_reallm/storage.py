@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -78,6 +79,40 @@ def write_whole(path: str, text: str) -> None:
         # where folders are no more than a part of the name, this does nothing
         system.makedirs(inner.rpartition("/")[0], exist_ok=True)
         system.pipe_file(inner, text.encode("utf-8", errors="backslashreplace"))
+    except (OSError, ValueError) as err:
+        raise UserError(f"cannot write {path}: {_reason(err)}") from None
+
+
+def read_range(path: str, offset: int, size: int) -> bytes:
+    """At most `size` bytes of a file from byte `offset` on, fewer where it ends before. Raises UserError."""
+    local = local_path(path)
+    try:
+        if local is None:
+            system, inner = _system(path)
+            return bytes(system.cat_file(inner, start=offset, end=offset + size))
+        with local.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+    except (OSError, ValueError) as err:
+        raise UserError(f"cannot read {path}: {_reason(err)}") from None
+
+
+def put_file(source: Path, path: str) -> None:
+    """Put a file of this machine at a path or a URL, whole or not at all. Raises UserError."""
+    local = local_path(path)
+    try:
+        if local is None:
+            system, inner = _system(path)
+            system.makedirs(inner.rpartition("/")[0], exist_ok=True)
+            system.put_file(str(source), inner)
+            return
+        local.parent.mkdir(parents=True, exist_ok=True)
+        part = local.with_name(f".{local.name}.{os.getpid()}.part")
+        try:
+            shutil.copyfile(source, part)
+            part.replace(local)
+        finally:
+            part.unlink(missing_ok=True)
     except (OSError, ValueError) as err:
         raise UserError(f"cannot write {path}: {_reason(err)}") from None
 

@@ -210,10 +210,10 @@ def test_one_replica_is_drained_and_one_is_killed(
             if connection.code == 1000:
                 assert texts == [final["text"] for final in finals]
             elif connection.code == 1012:
-                # what came before was answered; the last segment was cut by the end
-                drained += 1
-                assert texts
-                assert texts[:-1] == [final["text"] for final in finals][: len(texts) - 1]
+                # what came before was answered; the last segment was cut by the end. One that came while its replica
+                # was going down was refused, and nothing was answered
+                drained += bool(texts)
+                assert not texts or texts[:-1] == [final["text"] for final in finals][: len(texts) - 1]
             else:
                 # what was final stays final
                 killed += bool(texts)

@@ -33,6 +33,7 @@ ORDER = (
     "models",
     "doctor",
     "prepare",
+    "shard",
     "tokenizer",
     "align",
     "train",

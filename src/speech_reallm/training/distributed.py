@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from .device import own_device
 
@@ -14,6 +17,11 @@ from .device import own_device
 def rank_and_world_size() -> tuple[int, int]:
     """(rank, number of processes)"""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def without_sum(module: nn.Module, more: bool) -> AbstractContextManager[Any]:
+    """Where `more` batches of a step follow, gradients of what is inside stay this process's own until the last."""
+    return module.no_sync() if more and isinstance(module, DistributedDataParallel) else nullcontext()
 
 
 def barrier() -> None:

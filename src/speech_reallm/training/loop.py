@@ -22,7 +22,7 @@ from ..errors import UserError
 from .checkpoint import latest, load_checkpoint, recover, save_checkpoint, save_folder
 from .config import RunConfig, to_dict
 from .device import autocast, device_of, moved
-from .distributed import agree, barrier, rank_and_world_size, summed
+from .distributed import agree, barrier, rank_and_world_size, summed, without_sum
 from .optimiser import L2SP, Ema, lr_scale, make_optimiser, parameter_groups
 from .run_log import RunLog
 from .signals import OrderlyStop
@@ -190,11 +190,12 @@ class Trainer:
         metrics: dict[str, float] = {}
         counts = [float(b.num_targets) if b is not None else 0.0 for b in batches]
         total = float(summed(torch.tensor(counts, device=where)).sum())
-        for batch in batches:
-            with autocast(where, self.optim.bf16):
-                loss_sum, extra = self.module(moved(batch, where))
-            # DistributedDataParallel averages gradients over processes; the mean is over the global batch
-            (loss_sum * (self.processes / max(total, 1.0))).backward()
+        for index, batch in enumerate(batches):
+            with without_sum(self.module, index < len(batches) - 1):
+                with autocast(where, self.optim.bf16):
+                    loss_sum, extra = self.module(moved(batch, where))
+                # DistributedDataParallel averages gradients over processes; the mean is over the global batch
+                (loss_sum * (self.processes / max(total, 1.0))).backward()
             sums.append(loss_sum.detach())
             for name, value in extra.items():
                 metrics[name] = metrics.get(name, 0.0) + float(value) / len(batches)

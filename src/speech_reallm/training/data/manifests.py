@@ -6,7 +6,8 @@ Two kinds of file are read, told apart row by row:
   `sample_rate` and `language` if known; whatever else there is goes into the supervision's `custom`;
 - *aligned*: lhotse cuts, as `reallm align` writes them.
 
-Either may be gzipped (`.gz`). No audio is opened for rows that state their duration, so that 30,000 rows
+Either may be gzipped (`.gz`). A folder or URL of shards, as `reallm shard` writes them, is a manifest with its audio
+(`shards.py`). No audio is opened for rows that state their duration, so that 30,000 rows
 load in seconds; a file that turns out to be other than stated is put right when it is loaded.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from lhotse.serialization import deserialize_item
 from ...audio import SAMPLE_RATE
 from ...errors import UserError
 from ...jsonl import json_object, text_lines
+from .shards import Shard, is_sharded, shard_files, sharded_audio
 
 log = logging.getLogger(__name__)
 
@@ -40,21 +43,24 @@ class _BadRow(Exception):
 
 
 def load_manifest(path: str | Path, *, skip_bad: bool = False, require_text: bool = True) -> CutSet:
-    """Read a plain or an aligned manifest. Every cut is (or is resampled to) 16 kHz, with one supervision.
+    """Read a plain or an aligned manifest, or a folder of shards.
+
+    Every cut is (or is resampled to) 16 kHz, with one supervision.
 
     With `skip_bad` a bad row is warned of and left out. `require_text=False` takes rows without `text`
     (noise); their cuts have no supervision. Raises UserError naming file, line and fault: unreadable file,
     malformed row, missing audio file, an id that occurs twice, or nothing left.
     """
-    path = Path(path)
-    folder = path.resolve().parent
     cuts: dict[str, Cut] = {}
     rate: int | None = None
     bad = 0
-    for number, line in text_lines(path):
+    for name, number, line, shard in _rows(path):
+        folder = Path(name).resolve().parent
         try:
             row = _parsed(line)
-            if "audio" in row:
+            if shard is not None:
+                cut = _sharded_cut(row, shard, require_text)
+            elif "audio" in row:
                 if rate is None and "sample_rate" not in row:
                     rate = _probe(_audio_path(row, folder)).samplerate
                 cut = _plain_cut(row, folder, rate, require_text)
@@ -64,7 +70,7 @@ def load_manifest(path: str | Path, *, skip_bad: bool = False, require_text: boo
                 raise _BadRow(f"the id {cut.id!r} occurs twice")
             cuts[cut.id] = cut
         except _BadRow as err:
-            message = f"{path}, line {number}: {err}"
+            message = f"{name}, line {number}: {err}"
             if not skip_bad:
                 raise UserError(message) from None
             bad += 1
@@ -75,6 +81,18 @@ def load_manifest(path: str | Path, *, skip_bad: bool = False, require_text: boo
     if not cuts:
         raise UserError(f"{path} has no usable rows")
     return CutSet(list(cuts.values()))
+
+
+def _rows(path: str | Path) -> Iterator[tuple[str, int, str, Shard | None]]:
+    """Manifest, number of the line, the line, and the shard that it is of."""
+    if not is_sharded(path):
+        for number, line in text_lines(path):
+            yield str(path), number, line, None
+        return
+    for name, tar in shard_files(str(path)):
+        shard = Shard(tar)
+        for number, line in text_lines(name):
+            yield name, number, line, shard
 
 
 def load_audio(cut: Cut) -> np.ndarray:
@@ -168,13 +186,17 @@ def _plain_cut(row: dict[str, Any], folder: Path, rate: int | None, require_text
     return cut
 
 
-def _lhotse_cut(row: dict[str, Any], folder: Path) -> Cut:
+def _deserialized(row: dict[str, Any]) -> Cut:
     if not str(row.get("type", "")).endswith("Cut"):
         raise _BadRow("no `audio` (and not a lhotse cut either)")
     try:
-        cut = deserialize_item(row)
+        return deserialize_item(row)
     except Exception as err:  # lhotse raises whatever its constructors raise
         raise _BadRow(f"not a lhotse cut: {type(err).__name__}: {_first_line(err)}") from None
+
+
+def _lhotse_cut(row: dict[str, Any], folder: Path) -> Cut:
+    cut = _deserialized(row)
     if isinstance(cut, MonoCut):
         for source in cut.recording.sources if cut.has_recording else ():
             if source.type == "file":
@@ -185,6 +207,20 @@ def _lhotse_cut(row: dict[str, Any], folder: Path) -> Cut:
                 source.source = str(path)
     if not cut.has_recording:
         raise _BadRow("the cut has no recording")
+    return _resampled(cut)
+
+
+def _sharded_cut(row: dict[str, Any], shard: Shard, require_text: bool) -> Cut:
+    cut = _deserialized(row)
+    if require_text and not cut.supervisions:
+        raise _BadRow("no `text`")
+    try:
+        return _resampled(shard.placed(cut))
+    except ValueError as err:
+        raise _BadRow(str(err)) from None
+
+
+def _resampled(cut: Cut) -> Cut:
     return cut if cut.sampling_rate == SAMPLE_RATE else cut.resample(SAMPLE_RATE)
 
 
@@ -200,6 +236,9 @@ def _verified(cut: Cut) -> Cut:
         return replace(cut, tracks=[replace(t, cut=_verified(t.cut)) for t in cut.tracks])
     recording = cut.recording
     source = recording.sources[0]
+    if source.type == "shar":
+        loaded = replace(source, type="memory", source=sharded_audio(source))
+        return replace(cut, recording=replace(recording, sources=[loaded]))
     if len(recording.sources) > 1 or source.type != "file":
         return cut
     info = _probe(Path(source.source))
