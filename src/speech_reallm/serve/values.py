@@ -94,7 +94,9 @@ def read_strength(value: Any) -> float:
         return DEFAULT_STRENGTH
     number = float("nan")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        number = float(value)
+        # JSON has whole numbers that no float can hold
+        with contextlib.suppress(OverflowError):
+            number = float(value)
     elif isinstance(value, str) and len(value) < 20:
         with contextlib.suppress(ValueError):
             number = float(value)

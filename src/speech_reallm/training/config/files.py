@@ -12,6 +12,8 @@ from ...errors import UserError
 from .presets import with_preset
 from .reader import T, build, merge, to_dict
 
+# of a training file, aliases written out
+MAX_DEPTH, MAX_VALUES = 50, 100_000
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -46,14 +48,49 @@ def _extended(path: Path, within: tuple[Path, ...]) -> Any:
 
 
 def _plain(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as err:
+        raise UserError(f"cannot read {path}: {err.strerror}") from None
+    except ValueError as err:
+        # not UTF-8, or a path with a NUL
+        raise UserError(f"{path} cannot be read as a training file: {err}") from None
+    try:
+        return _parsed(text)
+    except ValueError as err:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(err).split())[:200]}") from None
+
+
+def _parsed(text: str) -> Any:
+    """The plain data of a text in YAML. Raises ValueError."""
     import yaml
 
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise UserError(f"cannot read {path}: {err.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(err).split())[:200]}") from None
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise ValueError(str(err)) from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as err:
+        # PyYAML lets through what the constructors of numbers and dates raise
+        raise ValueError(f"{type(err).__name__}: {err}") from None
+    _check_size(data)
+    return data
+
+
+def _check_size(data: Any) -> None:
+    """Aliases may make an endless mapping of a few lines, or one that fills the memory. Raises ValueError."""
+    values = 0
+    waiting = [(data, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        values += 1
+        if depth > MAX_DEPTH or values > MAX_VALUES:
+            raise ValueError(f"more than {MAX_DEPTH} levels or {MAX_VALUES} values")
+        if isinstance(value, dict):
+            waiting += [(member, depth + 1) for member in value.values()]
+        elif isinstance(value, (list, tuple, set)):
+            waiting += [(member, depth + 1) for member in value]
 
 
 def _substituted(value: Any, known: dict[str, str], path: str | Path) -> Any:
@@ -94,8 +131,6 @@ def read_config(path: str | Path, kinds: dict[str, type[T]], changes: Sequence[s
 
 def changed(data: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     """The plain data with `a.b=value` each put in. Raises UserError for a key that there is not."""
-    import yaml
-
     for item in changes:
         key, _, value = item.partition("=")
         node: Any = data
@@ -105,8 +140,8 @@ def changed(data: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
         if not isinstance(node, dict) or last not in node:
             raise UserError(f"--set {item}: no such key")
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
+            parsed = _parsed(value)
+        except ValueError:
             raise UserError(f"--set {item}: the value is not valid YAML") from None
         # YAML reads 1e-4 as a string
         node[last] = float(parsed) if isinstance(parsed, str) and isinstance(node[last], float) else parsed
