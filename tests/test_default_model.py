@@ -7,8 +7,10 @@ import time
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from speech_reallm import Final
 from speech_reallm.audio import read_audio
 from speech_reallm.evaluate.bootstrap import interval
 from speech_reallm.evaluate.wer import edit_alignment, make_normalizer, total
@@ -79,6 +81,24 @@ def test_streaming_equals_the_whole_file(recognizer):
         parts.accept(audio[start : start + 1111])
     assert parts.finish().text == expected
     assert len(expected.split()) > 10
+
+
+@pytest.mark.parametrize("silence", [0.5, 0.9])
+def test_turns_hold_the_words_of_the_whole(recognizer, silence):
+    """Where turns end in pauses, and in silence behind a word that is cut off, no word is lost or added."""
+    audio = read_audio(next((Path(__file__).parents[1] / "examples").glob("demo.*")))
+    # "Nothing is sent away.", a pause of 1.4 s, "Now it is your turn. Give it something to lis"
+    audio = np.concatenate(
+        [audio[int(20.9 * 16000) : int(25.9 * 16000)], np.zeros(int(1.8 * 16000), np.float32)]
+    )
+    whole = recognizer.stream()
+    whole.accept(audio)
+    turns = recognizer.stream(endpoint_silence=silence)
+    events = [e for start in range(0, len(audio), 3840) for e in turns.accept(audio[start : start + 3840])]
+    turns.finish()
+    texts = [e.text for e in events if isinstance(e, Final)]
+    assert len(texts) >= 2 and texts[0] == "Nothing is sent away."
+    assert " ".join(texts) == whole.finish().text
 
 
 def test_training_goes_on_from_what_ships():
