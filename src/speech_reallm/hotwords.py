@@ -10,7 +10,7 @@ from pathlib import Path
 from .errors import UserError
 from .jsonl import text_lines
 
-# the best trade of errors in terms and in other words (docs/figures.md), nats for each character; and the most
+# nats for each character of a term that is written; benchmarks/hotwords.py measures what several do
 DEFAULT_STRENGTH = 0.5
 MAX_STRENGTH = 10.0
 
