@@ -10,7 +10,7 @@ from pathlib import Path
 from .errors import UserError
 from .jsonl import text_lines
 
-# nats for each character of a term that is written; benchmarks/hotwords.py measures what several do
+# nats for each character of a term that is written; docs/hotwords.md has what several do
 DEFAULT_STRENGTH = 0.5
 MAX_STRENGTH = 10.0
 
