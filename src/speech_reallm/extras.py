@@ -18,6 +18,7 @@ EXTRAS = {
     "media": ("av",),
     "ray": ("ray",),
     "remote": ("fsspec",),
+    "llm": ("tokenizers", "peft", "transformers"),
     "train": ("torch", "lhotse", "scipy", "urllib3", "safetensors", "yaml", "tqdm", "tensorboard", "onnx"),
 }
 # packages that are not called like their module

@@ -21,6 +21,10 @@ FORMATS = (2, FORMAT)
 FILES = ("encoder.onnx", "decoder.onnx", "model.safetensors", "tokenizer.model")
 # the encoder for the larger label delays of a model that has two (`encoders` in config.json)
 WIDE_ENCODER = "encoder-wide.onnx"
+# SentencePiece's, or that of a published language model (`tokenizer` in config.json)
+TOKENIZERS = ("tokenizer.model", "tokenizer.json")
+# what `decoder` in config.json may be; the first where it is absent
+DECODERS = ("attention", "transducer")
 # generous limits: a folder beyond them is broken or hostile, and would cost absurd memory
 MAX_CONFIG_BYTES = 1 << 20
 MAX_VOCABULARY = 1 << 20
@@ -37,6 +41,7 @@ REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(
 class ModelFolder:
     """What the runtime needs to know of a model. `delays` and `lookahead_chunks` count chunks.
 
+    `tokenizer`: name of its file. `decoder`: `attention`, of whichever kind, or `transducer`.
     `cross_attention_chunks` (`frame_chunks` in config.json): the last chunks whose frames the decoder attends to, or 0.
     `file_delay`: the label delay for recordings, where latency is of no concern. `encoders`: graphs and their delays,
     since one with the right context of the largest delay would compute it for the smallest, too.
@@ -53,6 +58,8 @@ class ModelFolder:
     encoders: tuple[tuple[str, tuple[int, ...]], ...]
     vocab_size: int
     blank_id: int
+    tokenizer: str
+    decoder: str
     window: int
     cross_attention_chunks: int
     max_pieces_per_chunk: int
@@ -61,7 +68,8 @@ class ModelFolder:
     @property
     def files(self) -> tuple[str, ...]:
         """Names of the files that the folder must hold, config.json aside."""
-        return (*FILES, *(name for name, _ in self.encoders if name not in FILES))
+        files = (self.tokenizer if name == FILES[-1] else name for name in FILES)
+        return (*files, *(name for name, _ in self.encoders if name not in FILES))
 
     @property
     def chunk_samples(self) -> int:
@@ -202,6 +210,8 @@ def _describe(path: Path, config: dict[str, Any], where: str) -> ModelFolder:
         encoders=_encoders(config.get("encoders"), delays, f"{where}: encoders"),
         vocab_size=vocab_size,
         blank_id=integer("blank_id", 0, vocab_size - 1),
+        tokenizer=config.get("tokenizer", TOKENIZERS[0]),
+        decoder=config.get("decoder", DECODERS[0]),
         window=integer("window", 2, MAX_WINDOW),
         cross_attention_chunks=integer("frame_chunks", 0, MAX_FRAME_CHUNKS),
         max_pieces_per_chunk=integer("max_pieces_per_chunk", 1, MAX_PIECES),
@@ -210,6 +220,13 @@ def _describe(path: Path, config: dict[str, Any], where: str) -> ModelFolder:
         if "max_same_piece_per_chunk" in config
         else 1,
     )
+    if folder.tokenizer not in TOKENIZERS:
+        raise UserError(f"{where}: tokenizer must be {' or '.join(TOKENIZERS)}; update speech-reallm")
+    if folder.decoder not in DECODERS:
+        known = " or ".join(DECODERS)
+        raise UserError(
+            f"{where}: decoder must be {known}, not {str(folder.decoder)[:40]!r}; update speech-reallm"
+        )
     for key, delay in (("default_delay", folder.default_delay), ("file_delay", folder.file_delay)):
         if delay not in delays:
             raise UserError(f"{where}: {key} must be one of delays")

@@ -19,7 +19,7 @@ from .modelfolder import ModelFolder, open_folder
 from .options import StreamOptions
 from .sources import AudioSource, Recording, open_source
 from .stream import PCM, Stream, step
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, open_tokenizer
 
 
 class Recognizer:
@@ -54,7 +54,7 @@ class Recognizer:
         Raises UserError for a folder that is missing, damaged or of another format.
         """
         folder = open_folder(model)
-        return cls(Engine(folder, threads), Tokenizer(folder.file("tokenizer.model")), delay)
+        return cls(Engine(folder, threads), open_tokenizer(folder.file(folder.tokenizer)), delay)
 
     @property
     def model(self) -> ModelFolder:

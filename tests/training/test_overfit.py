@@ -68,6 +68,33 @@ def test_overfitted_clips_are_recognised_exactly(
         assert transcribed(folder, four_clips) == four_clips.texts
 
 
+def test_overfitted_clips_are_recognised_by_a_transducer(
+    four_clips: Corpus, out: Path, tmp_path: Path
+) -> None:
+    """Trained without an alignment, on cached frames; torch and both kinds of folder write the same."""
+    decoder = {"kind": "transducer", "layers": 1, "dim": 64}
+    changes = EXACT | {
+        "model__decoder": decoder,
+        "model__default_delay": 1,
+        "optim__steps": 300,
+        "optim__lr": 8e-3,
+    }
+    # "du du du" may well be written after one embedding: nothing but the loss says where
+    changes |= {
+        "model__max_same_piece_per_chunk": 16,
+        "cache": str(tmp_path / "cache"),
+        "optim__encoder_lr_scale": 0.0,
+    }
+    run(tiny("transducer", four_clips, out, **changes))
+    with torch.no_grad():
+        model = load_reallm(out)
+        for delay in model.config.delays:
+            assert greedy(model, four_clips, delay) == four_clips.texts
+    for name, int8 in (("float", False), ("int8", True)):
+        folder = export_folder(out, tmp_path / name, name=name, int8=int8)
+        assert transcribed(folder, four_clips) == four_clips.texts
+
+
 @pytest.mark.parametrize(
     "changes",
     [

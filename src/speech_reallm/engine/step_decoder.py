@@ -33,6 +33,10 @@ class StepDecoder(Protocol):
 
 def step_decoder(folder: ModelFolder) -> StepDecoder:
     """The decoder of a model folder."""
+    if folder.decoder == "transducer":
+        from .transducer import TransducerSteps
+
+        return TransducerSteps(folder)
     if folder.cross_attention_chunks:
         from .cross_attention import CrossAttentionSteps
 

@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..tokenizer import Tokenizer
 from .model.decoders import Decoder
 from .model.packing import unpack
+from .model.pretrained.llama import load_decoder
 
 # a row for each label delay
 DELAYS = "label_delay_embedding.weight"
@@ -50,11 +51,14 @@ def interpolate(module: nn.Module, other: nn.Module, share: float, leave: tuple[
 
 
 def load_weights(folder: str | Path, tokenizer: Tokenizer | None = None) -> dict[str, Tensor]:
-    """Tensors of an earlier run (its best/ if it has one), a model folder, or published Moonshine weights.
+    """Tensors of an earlier run (its best/ if it has one), a model folder, a language model, or Moonshine's.
 
-    Of the latter the encoder's, and the decoder's for the pieces of `tokenizer`. Raises UserError when there are none.
+    Of Moonshine's weights the encoder's, and the decoder's for the pieces of `tokenizer`. Raises UserError when there
+    are none.
     """
     root = Path(folder)
+    if (root / "model.safetensors.index.json").exists():
+        return load_decoder(root)
     for path in (root / "best" / "model.safetensors", root / "model.safetensors"):
         if path.exists():
             break
@@ -72,6 +76,8 @@ def load_weights(folder: str | Path, tokenizer: Tokenizer | None = None) -> dict
             from .tokenizers.from_moonshine import old_ids
 
             return load_moonshine(root, old_ids(tokenizer, root) if tokenizer else None)
+        if any(n.startswith("model.layers.") for n in names):
+            return load_decoder(root)
         return renamed_weights(unpack(load_file(path)))
     except SafetensorError as err:
         raise UserError(f"{path} is not a readable safetensors file: {err}") from None

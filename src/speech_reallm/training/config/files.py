@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import UserError
 from .presets import with_preset
+from .pretrained import with_pretrained
 from .reader import T, build, merge, to_dict
 
 # of a training file, aliases written out
@@ -122,7 +123,7 @@ def read_config(path: str | Path, kinds: dict[str, type[T]], changes: Sequence[s
         if not isinstance(task, str) or task not in kinds:
             raise UserError(f"task: {task!r} is not one of {', '.join(kinds)}")
         if isinstance(data.get("model"), dict):
-            data["model"] = with_preset(data["model"])
+            data["model"] = with_pretrained(with_preset(data["model"]))
         config = build(kinds[task], data)
     except UserError as err:
         raise UserError(f"{path}: {err}") from None

@@ -92,24 +92,29 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderConfig:
-    """A Llama-style decoder.
+    """A Llama-style decoder, or a transducer's.
 
-    kind: `interleaving` (the paper's), `cross-attention`, or `joint-attention` (decoder-only, a speech position for
-        each frame); where it is not given, cross_attention_chunks says which of the first two.
+    kind: `interleaving` (the paper's), `cross-attention`, `joint-attention` (decoder-only, a speech position for each
+        frame), `transducer`, or `pretrained`, a published language model as the paper's decoder, whose shape
+        `pretrained: FOLDER` fills in; where it is not given, cross_attention_chunks says which of the first two. Of a
+        transducer `layers` are those of the LSTM that reads the text, `dim` is its width and that of the joint network;
+        heads, ffn, window and rotary positions are not used.
     layers, dim, heads, kv_heads, ffn: number and width of the layers, heads of queries and of keys, feed-forward.
     rope_theta, rotary_fraction: base of the rotary positions, share of each head's dimensions that rotate.
     window: positions that a query attends to, itself included.
+    norm_eps: `pretrained` only. What its normalisations add to the mean square.
     mlp_bias: whether the feed-forward has biases.
     cross_attention_chunks: every layer attends to the encoder's frames of this many last chunks; 0 for an
         interleaving one. For joint attention: the speech positions of this many chunks.
     speech_ffn: joint attention only. Width of the feed-forward of speech positions; 0 for none.
     tie_embeddings: one matrix for both ends; the embedding of a piece is its row of the output layer, less its mean.
+        Of a `pretrained` one, as it is.
     dropout: probability, in training.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {"frame_chunks": "cross_attention_chunks"}
 
-    kind: Literal["interleaving", "cross-attention", "joint-attention"] | None = None
+    kind: Literal["interleaving", "cross-attention", "joint-attention", "transducer", "pretrained"] | None = None
     layers: int = 4
     dim: int = 384
     heads: int = 6
@@ -117,6 +122,7 @@ class DecoderConfig:
     ffn: int = 1024
     rope_theta: float = 10000.0
     window: int = 256
+    norm_eps: float = 1e-5
     rotary_fraction: float = 1.0
     mlp_bias: bool = False
     cross_attention_chunks: int = 0
@@ -125,7 +131,7 @@ class DecoderConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.dim % self.heads or self.heads % self.kv:
+        if self.kind != "transducer" and (self.dim % self.heads or self.heads % self.kv):
             raise UserError("decoder.dim must be a multiple of decoder.heads, and these of decoder.kv_heads")
         if not 0 <= self.cross_attention_chunks <= 256:
             raise UserError("decoder.cross_attention_chunks must be from 0 to 256")
@@ -151,7 +157,8 @@ class ModelConfig:
     encoder, decoder: its two parts.
     vocab_size: pieces, those of the tokenizer.
     chunk_ms: audio for one embedding.
-    blank: the symbol for "wait for more audio", a piece of its own or the end-of-sequence.
+    blank: the symbol for "wait for more audio": `blank`, a piece of its own, id 3; `eos`, the end-of-sequence, id 2; or
+        `added`, the last id, behind the pieces of a published vocabulary.
     delays: label delays, in chunks, that training draws from and a user may choose from; default_delay is one of them.
     file_delay: the label delay for recordings, where latency is of no concern; by default that of live streams.
     max_pieces_per_chunk: BLANK is forced after so many.
@@ -165,7 +172,7 @@ class ModelConfig:
     decoder: DecoderConfig
     vocab_size: int
     chunk_ms: Literal[120, 240, 480] = 240
-    blank: Literal["blank", "eos"] = "blank"
+    blank: Literal["blank", "eos", "added"] = "blank"
     delays: tuple[int, ...] = (0, 1, 2)
     default_delay: int = 1
     file_delay: int | None = None
@@ -186,7 +193,7 @@ class ModelConfig:
 
     @property
     def blank_id(self) -> int:
-        return 3 if self.blank == "blank" else 2
+        return {"blank": 3, "eos": 2, "added": self.vocab_size - 1}[self.blank]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

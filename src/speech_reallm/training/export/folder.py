@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from ...audio import SAMPLE_RATE
 from ...errors import UserError
 from ...files import sha256
-from ...modelfolder import FILES, FORMAT
+from ...modelfolder import FILES, FORMAT, TOKENIZERS
 from ..config import ModelConfig, build, to_dict
 from ..model.ctc import best_of
 from ..model.packing import pack, unpack
@@ -55,7 +55,8 @@ def export_folder(run: str | Path, out: str | Path, *, name: str, int8: bool = T
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        shutil.copy(source / "tokenizer.model", temporary / "tokenizer.model")
+        tokenizer = next((name for name in TOKENIZERS if (source / name).exists()), TOKENIZERS[0])
+        shutil.copy(source / tokenizer, temporary / tokenizer)
         weights = model.state_dict()
         if int8:
             weights = pack(weights)
@@ -63,8 +64,9 @@ def export_folder(run: str | Path, out: str | Path, *, name: str, int8: bool = T
             model.load_state_dict(unpack(weights))
         save_file({k: v.contiguous() for k, v in weights.items()}, temporary / "model.safetensors")
         export_graphs(model, temporary, weights if int8 else None)
-        files = {*FILES, *encoder_graphs(model.config)}
-        config = describe(model, name) | {"sha256": {f: sha256(temporary / f) for f in sorted(files)}}
+        files = {*FILES, *encoder_graphs(model.config)} - {*TOKENIZERS} | {tokenizer}
+        config = describe(model, name) | {"tokenizer": tokenizer}
+        config |= {"sha256": {f: sha256(temporary / f) for f in sorted(files)}}
         (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         # the card and licences of the model that is replaced stay with it
         for kept in [*out.glob("README.md"), *out.glob("LICENSE*")]:

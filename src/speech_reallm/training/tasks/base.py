@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...tokenizer import Tokenizer
+from ...tokenizer import Tokenizer, open_tokenizer
 from ..config import RunConfig
 from ..data.sources.base import BatchSource, Example
 from ..device import own_device
@@ -66,7 +66,7 @@ def total_loss(
 
 def load_tokenizer(path: str, vocab_size: int, setting: str) -> Tokenizer:
     """Raises UserError where the model's `setting` is not the tokenizer's number of pieces."""
-    tokenizer = Tokenizer(path)
+    tokenizer = open_tokenizer(path)
     if tokenizer.vocab_size != vocab_size:
         raise UserError(f"{setting} must be the tokenizer's, {tokenizer.vocab_size}")
     return tokenizer
@@ -91,11 +91,13 @@ def make_task(config: RunConfig) -> Task:
 
 
 def _table() -> dict[str, tuple[type[RunConfig], Callable[[Any], Task]]]:
-    from . import ctc, distill, lm, reallm
+    from . import ctc, distill, llm, lm, reallm, transducer
 
     return {
         "distill": (distill.DistillConfig, distill.DistillTask),
         "ctc": (ctc.CTCRunConfig, ctc.CTCTask),
         "lm": (lm.LMConfig, lm.LMTask),
         "reallm": (reallm.ReaLLMConfig, reallm.ReaLLMTask),
+        "llm": (llm.LLMConfig, llm.LLMTask),
+        "transducer": (transducer.TransducerConfig, transducer.TransducerTask),
     }

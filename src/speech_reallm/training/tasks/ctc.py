@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -134,5 +133,5 @@ class CTCTask(Task):
         return {
             "model.safetensors": dict(self.model.state_dict()),
             "model.json": to_dict(self.config.ctc),
-            "tokenizer.model": Path(self.tokenizer.path).read_bytes(),
+            self.tokenizer.file_name: self.tokenizer.path.read_bytes(),
         }

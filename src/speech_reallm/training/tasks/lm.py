@@ -108,5 +108,5 @@ class LMTask(Task):
         return {
             "model.safetensors": dict(self.model.state_dict()),
             "model.json": to_dict(self.config.model),
-            "tokenizer.model": Path(self.tokenizer.path).read_bytes(),
+            self.tokenizer.file_name: self.tokenizer.path.read_bytes(),
         }

@@ -6,7 +6,6 @@ spliced speech, a perturbed alignment, and an offline recogniser as distillation
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
+from ...text import normalize_for_training
 from ..config import ModelConfig, RunConfig, to_dict
 from ..data.collate import pad_audio, pad_integers, pad_rows, pad_to_chunks, present
 from ..data.frame_cache import FrameCache
@@ -26,18 +26,15 @@ from ..data.sources.cached_frames import CachedFrames
 from ..data.sources.spliced import SplicedSource, Splicer
 from ..data.sources.text import TextSource
 from ..data.spec_augment import SpecAugment
-from ..dev_set import DevSet, error_rate
-from ..device import device_of
 from ..distributed import rank_and_world_size
 from ..model.decoders import Path as Interleaving
-from ..model.encode import encode_batch
-from ..model.greedy import greedy
 from ..model.offline_teacher import STREAMING_ONLY, OfflineTeacher
 from ..model.reallm import ReaLLM
 from ..objectives.base import IGNORE, ModelOutput, Objective
 from ..objectives.cross_entropy import CrossEntropy, piece_accuracy
 from ..objectives.frame_distillation import FrameDistillation
 from ..objectives.soft_labels import SoftLabels
+from ..streaming_dev import StreamingDev
 from ..targets.dynamic_oracle import dynamic_oracle
 from ..targets.interleaving import Interleaved, interleave
 from ..targets.labels import end_chunks
@@ -141,6 +138,9 @@ class ReaLLMTask(Task):
     config: ReaLLMConfig
     model: ReaLLM
 
+    # of a line of text without speech
+    clean_text = staticmethod(normalize_for_training)
+
     def __init__(self, config: ReaLLMConfig):
         super().__init__()
         assert config.model is not None and config.data.tokenizer is not None
@@ -171,8 +171,11 @@ class ReaLLMTask(Task):
                 FrameDistillation(config.frame_distillation_weight),
             ]
         self.source = self._source()
-        self.dev = DevSet(config.data) if config.data.dev else None
-        self._dev_frames: list[Tensor] = []
+        self.dev = None
+        if config.data.dev:
+            self.dev = StreamingDev(
+                config.data, self.tokenizer, frozen=bool(config.cache), bf16=config.optim.bf16
+            )
 
     def _load_teacher(self) -> OfflineTeacher:
         config, decoder = self.config, self.model.decoder
@@ -192,7 +195,9 @@ class ReaLLMTask(Task):
         others: list[tuple[float, BatchSource]] = []
         if config.text_share:
             folder, seconds = Path(config.out), config.data.batch_seconds
-            text = TextSource(config.text, self.tokenizer, folder, seconds, config.seed, *share)
+            text = TextSource(
+                config.text, self.tokenizer, folder, seconds, config.seed, *share, clean=self.clean_text
+            )
             others.append((config.text_share, text))
         if not config.cache:
             main: BatchSource = AudioSource(
@@ -311,26 +316,12 @@ class ReaLLMTask(Task):
     def evaluate(self) -> dict[str, float]:
         if self.dev is None:
             return {"score": 0.0}
-        model, encoder = self.model_config, self.model.encoder
-        delay, hypotheses = model.default_delay, []
-        if not self._dev_frames or not self.config.cache:
-            self._dev_frames = [
-                encode_batch(encoder, audio, lengths, self.flush_chunks, self.config.optim.bf16, delay)
-                for audio, lengths in self.dev.batches()
-            ]
-        where = device_of(self.model)
-        # what decoding makes for itself, caches and counters, has to be where the model is
-        with contextlib.nullcontext() if where.type == "cpu" else where:
-            for frames, (_, lengths) in zip(self._dev_frames, self.dev.batches(), strict=True):
-                chunks = (lengths + model.chunk_samples - 1) // model.chunk_samples + delay
-                pieces = greedy(self.model, frames, chunks.to(where), torch.full((len(lengths),), delay))
-                hypotheses += [self.tokenizer.decode(ids) for ids in pieces]
-        rates = error_rate(self.dev.texts, hypotheses)
+        rates = self.dev.error_rate(self.model)
         return {"score": rates["wer"], **rates}
 
     def artifacts(self) -> dict[str, Content]:
         return {
             "model.safetensors": dict(self.model.state_dict()),
             "model.json": to_dict(self.model_config),
-            "tokenizer.model": Path(self.tokenizer.path).read_bytes(),
+            self.tokenizer.file_name: self.tokenizer.path.read_bytes(),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +33,17 @@ class TextSource(Source):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        clean: Callable[[str], str] = normalize_for_training,
     ):
-        """folder: where the pieces are kept. batch_seconds: LENGTH pieces count as 36 s, the rate of read speech."""
+        """clean: of a line of text, what the model writes of it. folder: where the pieces are kept.
+
+        batch_seconds: LENGTH pieces count as 36 s, the rate of read speech.
+        """
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.batch_size = max(1, round(batch_seconds / 36))
         self.plan = PlanCache(self._plan)
         with first_process_first():
-            ids = _pieces(files, tokenizer, folder)
+            ids = _pieces(files, tokenizer, folder, clean)
         windows = np.arange(len(ids) // LENGTH)
         held = windows % DEV_EVERY == 0
         self.dev = np.stack([ids[w * LENGTH : (w + 1) * LENGTH] for w in windows[held][:200]]).astype(
@@ -71,11 +75,15 @@ class TextSource(Source):
         ]
 
 
-def _pieces(files: Sequence[str], tokenizer: Tokenizer, folder: Path) -> np.ndarray:
+def _pieces(
+    files: Sequence[str], tokenizer: Tokenizer, folder: Path, clean: Callable[[str], str]
+) -> np.ndarray:
     """All pieces of the files, in as few bytes as their ids take; computed once and kept under `folder`."""
     from tqdm import tqdm
 
     key = hashlib.sha256(tokenizer.path.read_bytes())
+    if clean is not normalize_for_training:
+        key.update(clean.__name__.encode())
     for name in files:
         path = Path(name)
         if not path.is_file():
@@ -90,7 +98,7 @@ def _pieces(files: Sequence[str], tokenizer: Tokenizer, folder: Path) -> np.ndar
         for line in tqdm(
             lines, desc=f"reading {Path(name).name}", mininterval=2 if sys.stderr.isatty() else 60
         ):
-            found += tokenizer.encode(normalize_for_training(line))
+            found += tokenizer.encode(clean(line))
     ids = np.asarray(found, np.min_scalar_type(tokenizer.vocab_size))
     if len(ids) < 4 * LENGTH:
         raise UserError("the text is too short to train on")

@@ -86,6 +86,14 @@ def build_decoder(config: ModelConfig, frame_dim: int, frames_per_chunk: int) ->
         from .joint_attention import JointAttentionDecoder
 
         return JointAttentionDecoder(config, frame_dim, frames_per_chunk)
+    if config.decoder.kind == "transducer":
+        from .transducer import TransducerDecoder
+
+        return TransducerDecoder(config)
+    if config.decoder.kind == "pretrained":
+        from .pretrained import PretrainedDecoder
+
+        return PretrainedDecoder(config)
     from .interleaving import InterleavingDecoder
 
     return InterleavingDecoder(config)

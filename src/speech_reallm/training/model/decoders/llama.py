@@ -180,9 +180,10 @@ class LlamaStack(nn.Module):
         self.rotary_dims = int(config.dim // config.heads * config.rotary_fraction) // 2 * 2
         self.blocks = ModuleList((block or partial(Block, config))() for _ in range(config.layers))
         self.norm = RMSNorm(config.dim)
-        self.head = nn.Linear(config.dim, vocab_size, bias=False)
+        head = nn.Linear(config.dim, vocab_size, bias=False)
+        self.head: nn.Module = head
         if config.tie_embeddings:
-            self.embed = TiedEmbedding(self.head)
+            self.embed = TiedEmbedding(head)
         self.apply(self._init)
 
     def _init(self, module: nn.Module) -> None:
