@@ -147,10 +147,10 @@ class HuggingFaceTokenizer(Tokenizer):
             )
         except OSError as err:
             raise UserError(f"cannot read the tokenizer {path}: {err.strerror}") from None
-        except UserError:
+        except (KeyboardInterrupt, SystemExit):
             raise
-        except Exception:
-            # the library raises plain Exception
+        except BaseException:
+            # the library raises plain Exception, and what its Rust code panics with is not even that
             raise UserError(f"{path} is not a tokenizer of Hugging Face's") from None
         # nothing is padded or cut, whatever the file asks for
         self._tokenizer.no_padding()
@@ -181,7 +181,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
     @cached_property
     def ids_by_text(self) -> dict[str, int]:
-        found = {}
+        found: dict[str, int] = {}
         for index in range(self._size - 1):
             text = self.text_bytes(index).decode("utf-8", errors="replace").replace(" ", SPACE)
             # of a piece that is part of a character there is no text

@@ -114,7 +114,9 @@ class DecoderConfig:
 
     RENAMED: ClassVar[dict[str, str]] = {"frame_chunks": "cross_attention_chunks"}
 
-    kind: Literal["interleaving", "cross-attention", "joint-attention", "transducer", "pretrained"] | None = None
+    kind: Literal["interleaving", "cross-attention", "joint-attention", "transducer", "pretrained"] | None = (
+        None
+    )
     layers: int = 4
     dim: int = 384
     heads: int = 6

@@ -23,7 +23,8 @@ PRESETS: dict[str, ModelConfig] = {
             conv_kernel=15,
             dropout=0.1,
         ),
-        decoder=DecoderConfig(layers=2, dim=512, heads=8, ffn=1408, dropout=0.1),
+        # the window is as long as the longest example: 36 s are 150 embeddings, and the pieces between them
+        decoder=DecoderConfig(layers=2, dim=512, heads=8, ffn=1408, window=400, dropout=0.1),
         vocab_size=4096,
         delays=(0, 1, 2),
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class LLMConfig(ReaLLMConfig):
 
     tune: Literal["projector", "lora", "full"] = "lora"
     lora_rank: int = 16
-    lora_alpha: float = 32.0
+    lora_alpha: int = 32
 
     def __post_init__(self) -> None:
         # a dataclass with slots is made anew, so that super() without arguments would ask for the old class
@@ -63,7 +63,7 @@ class LLMTask(ReaLLMTask):
             decoder.requires_grad_(False)
         elif config.tune == "lora":
             add_lora(decoder, config.lora_rank, config.lora_alpha)
-        decoder.head.blank.requires_grad_(True)  # type: ignore[operator,union-attr]
+        decoder.head.blank.requires_grad_(True)
 
     def evaluate(self) -> dict[str, float]:
         with merged(self.model.decoder):
@@ -79,7 +79,7 @@ class LLMTask(ReaLLMTask):
         return super().artifacts() | {"model.safetensors": weights}
 
 
-def add_lora(decoder: nn.Module, rank: int, alpha: float) -> None:
+def add_lora(decoder: nn.Module, rank: int, alpha: int) -> None:
     """Freeze the decoder and add low-rank matrices to those of its layers. Raises UserError where peft is missing."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -95,16 +95,20 @@ def merged(decoder: nn.Module) -> Iterator[None]:
 
     Nothing is changed where there is no LoRA. The matrices are restored to the last bit.
     """
-    kept: list[tuple[Tensor, Tensor]] = []
+    kept: list[tuple[Any, Tensor]] = []
     with torch.no_grad():
         for module in decoder.modules():
             if hasattr(module, "get_delta_weight"):
-                weight = module.get_base_layer().weight
-                kept.append((weight, weight.clone()))
-                weight += module.get_delta_weight("default")
+                adapted: Any = module
+                weight = adapted.get_base_layer().weight
+                kept.append((adapted, weight.clone()))
+                weight += adapted.get_delta_weight("default")
+                # what is in the matrix must not be added a second time
+                adapted.enable_adapters(False)
     try:
         yield
     finally:
         with torch.no_grad():
-            for weight, before in kept:
-                weight.copy_(before)
+            for adapted, before in kept:
+                adapted.get_base_layer().weight.copy_(before)
+                adapted.enable_adapters(True)

@@ -5,12 +5,14 @@ A query in chunk c attends to chunks c - left_chunks ... c + lookahead, all fram
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..layers.attention import GROUP, MASKED, SelfAttention, attend
-from ..layers.rotary import Rotation, rotary, rotate
+from ..layers.rotary import Rotation, rotary, rotary_table, rotate
 
 
 class ChunkAttention(SelfAttention):
@@ -37,7 +39,7 @@ class ChunkAttention(SelfAttention):
         left = self.past_chunks
         window = left + group + self.lookahead
         q, k, v = self._split(x.flatten(1, 2))
-        cos, sin = rotary(torch.arange(chunks * frames, device=x.device), self.rotary_dims)
+        cos, sin = rotary_table(chunks * frames, self.rotary_dims, x.device)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         back = max(0, blocks * group + self.lookahead - chunks) * frames
 
@@ -48,24 +50,9 @@ class ChunkAttention(SelfAttention):
 
         q = F.pad(q[:, : out_chunks * frames].flatten(2), (0, 0, 0, (blocks * group - out_chunks) * frames))
         q = q.reshape(batch * blocks, group * frames, self.heads, self.head_dim)
-        y = self._attend(q, windows(k), windows(v), self._mask(batch, chunks, blocks, group, x.device))
+        mask = _mask(batch, chunks, group, (left, self.lookahead, frames), x.device)
+        y = self._attend(q, windows(k), windows(v), mask)
         return y.reshape(batch, blocks * group, frames, self.dim)[:, :out_chunks]
-
-    def _mask(self, batch: int, chunks: int, blocks: int, group: int, device: torch.device) -> Tensor:
-        """Additive mask [batch * blocks, 1, group * F, window * F]."""
-        query = torch.arange(group, device=device)[None, :, None]
-        left = self.past_chunks
-        key = torch.arange(left + group + self.lookahead, device=device)[None, None, :]
-        block = torch.arange(blocks, device=device)[:, None, None]
-        absolute = block * group + key - left
-        reach = left + self.lookahead
-        seen = (key >= query) & (key <= query + reach) & (absolute >= 0) & (absolute < chunks)
-        mask = (
-            torch.where(seen, 0.0, MASKED)
-            .repeat_interleave(self.frames_per_chunk, 1)
-            .repeat_interleave(self.frames_per_chunk, 2)
-        )
-        return mask.repeat(batch, 1, 1).unsqueeze(1)
 
     def init_state(self, batch: int) -> dict[str, Tensor]:
         """Keys (rotated) and values of the last left + lookahead chunks; the queries (rotated) that wait."""
@@ -106,3 +93,20 @@ class ChunkAttention(SelfAttention):
         k, v = (t.reshape(-1, past + self.frames_per_chunk, *heads) for t in (k, v))
         y = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
         return self.out(y.transpose(1, 2).reshape(-1, self.frames_per_chunk, self.dim)), new
+
+
+@lru_cache(maxsize=2)
+def _mask(batch: int, chunks: int, group: int, reach: tuple[int, int, int], device: torch.device) -> Tensor:
+    """Additive mask [batch * blocks, 1, group * F, window * F], made once for all layers of a pass.
+
+    chunks: of the input; a block is `group` of those that come out. reach: chunks of the past, of look-ahead, frames F
+    of a chunk.
+    """
+    left, lookahead, frames = reach
+    blocks = -(-(chunks - lookahead) // group)
+    query = torch.arange(group, device=device)[None, :, None]
+    key = torch.arange(left + group + lookahead, device=device)[None, None, :]
+    absolute = torch.arange(blocks, device=device)[:, None, None] * group + key - left
+    seen = (key >= query) & (key <= query + left + lookahead) & (absolute >= 0) & (absolute < chunks)
+    mask = torch.where(seen, 0.0, MASKED).repeat_interleave(frames, 1).repeat_interleave(frames, 2)
+    return mask.repeat(batch, 1, 1).unsqueeze(1)

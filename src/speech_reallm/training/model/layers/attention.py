@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .rotary import rotary, rotate
+from .rotary import rotary_table, rotate
 
 MASKED = -1e9  # finite, so that a row with nothing to attend to stays finite
 # chunks of queries computed together in forward(): more means larger matrix products, and more masked work
@@ -62,6 +62,6 @@ class SelfAttention(nn.Module):
     def forward_full(self, x: Tensor, valid: Tensor) -> Tensor:
         """Attention over the whole utterance. x [B, T, D], valid [B, T] bool -> [B, T, D]."""
         q, k, v = self._split(x)
-        cos, sin = rotary(torch.arange(x.shape[1], device=x.device), self.rotary_dims)
+        cos, sin = rotary_table(x.shape[1], self.rotary_dims, x.device)
         mask = torch.where(valid, 0.0, MASKED)[:, None, None, :]
         return self._attend(rotate(q, cos, sin), rotate(k, cos, sin), v, mask)

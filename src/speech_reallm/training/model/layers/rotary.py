@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,6 +19,12 @@ def rotary(position: Tensor, dims: int, theta: float = 10000.0) -> tuple[Tensor,
     turns = position.double().unsqueeze(-1) * (freqs / (2 * torch.pi))
     angles = ((turns - turns.floor()) * (2 * torch.pi)).float()
     return angles.cos(), angles.sin()
+
+
+@lru_cache(maxsize=4)
+def rotary_table(count: int, dims: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """rotary() of the positions from 0 on, made once for all layers of a pass. Not to be changed in place."""
+    return rotary(torch.arange(count, device=device), dims)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
