@@ -289,7 +289,7 @@ class Spoken:
 
     def say(self, *pieces: str) -> list[Event]:
         ids = tuple(self.tokenizer.id(p.replace("_", "\u2581")) for p in pieces)
-        events = self.stream._absorb(Decoded(self.index, ids, (-0.5,) * len(ids)))
+        events = self.stream._absorb(Decoded(self.index, self.index + 3, ids, (-0.5,) * len(ids)))
         self.index += 1
         return events
 

@@ -21,6 +21,9 @@ FORMATS = (2, FORMAT)
 FILES = ("encoder.onnx", "decoder.onnx", "model.safetensors", "tokenizer.model")
 # the encoder for the larger label delays of a model that has two (`encoders` in config.json)
 WIDE_ENCODER = "encoder-wide.onnx"
+# the encoder of recordings in large blocks, of a model that has one (`file_blocks` in config.json)
+BLOCK_ENCODER = "encoder-block.onnx"
+MAX_BLOCK_CHUNKS = 256
 # SentencePiece's, or that of a published language model (`tokenizer` in config.json)
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 # what `decoder` in config.json may be; the first where it is absent
@@ -37,6 +40,20 @@ MAX_FRAME_CHUNKS = 256
 REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([\w.-]{1,100}))?")
 
 
+@dataclass(frozen=True, slots=True)
+class FileBlocks:
+    """How recordings are encoded in large blocks, in chunks.
+
+    `chunks`: those whose frames come out of a block. `left`, `right`: context before and after them. `offset`: how
+    much later than without label delay the decoder gets the frames of a chunk, as in a stream with `file_delay`.
+    """
+
+    chunks: int
+    left: int
+    right: int
+    offset: int
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFolder:
     """What the runtime needs to know of a model. `delays` and `lookahead_chunks` count chunks.
@@ -44,7 +61,8 @@ class ModelFolder:
     `tokenizer`: name of its file. `decoder`: `attention`, of whichever kind, or `transducer`.
     `cross_attention_chunks` (`frame_chunks` in config.json): the last chunks whose frames the decoder attends to, or 0.
     `file_delay`: the label delay for recordings, where latency is of no concern. `encoders`: graphs and their delays,
-    since one with the right context of the largest delay would compute it for the smallest, too.
+    since one with the right context of the largest delay would compute it for the smallest, too. `file_blocks`: how
+    recordings are encoded in large blocks, None where they are streams like any other.
     """
 
     path: Path
@@ -56,6 +74,7 @@ class ModelFolder:
     default_delay: int
     file_delay: int
     encoders: tuple[tuple[str, tuple[int, ...]], ...]
+    file_blocks: FileBlocks | None
     vocab_size: int
     blank_id: int
     tokenizer: str
@@ -68,8 +87,9 @@ class ModelFolder:
     @property
     def files(self) -> tuple[str, ...]:
         """Names of the files that the folder must hold, config.json aside."""
-        files = (self.tokenizer if name == FILES[-1] else name for name in FILES)
-        return (*files, *(name for name, _ in self.encoders if name not in FILES))
+        files = [self.tokenizer if name == FILES[-1] else name for name in FILES]
+        encoders = [name for name, _ in self.encoders if name not in FILES]
+        return (*files, *encoders, *([BLOCK_ENCODER] if self.file_blocks else []))
 
     @property
     def chunk_samples(self) -> int:
@@ -208,6 +228,7 @@ def _describe(path: Path, config: dict[str, Any], where: str) -> ModelFolder:
         default_delay=integer("default_delay", 0, MAX_DELAY),
         file_delay=integer("file_delay" if "file_delay" in config else "default_delay", 0, MAX_DELAY),
         encoders=_encoders(config.get("encoders"), delays, f"{where}: encoders"),
+        file_blocks=_file_blocks(config.get("file_blocks"), f"{where}: file_blocks"),
         vocab_size=vocab_size,
         blank_id=integer("blank_id", 0, vocab_size - 1),
         tokenizer=config.get("tokenizer", TOKENIZERS[0]),
@@ -249,6 +270,17 @@ def _encoders(value: Any, delays: tuple[int, ...], where: str) -> tuple[tuple[st
     if sorted(d for _, members in found for d in members) != sorted(delays):
         raise UserError(f"{where}: every one of delays must stand once")
     return tuple(found)
+
+
+def _file_blocks(value: Any, where: str) -> FileBlocks | None:
+    if value is None:
+        return None
+    names = ("chunks", "left", "right", "offset")
+    if not isinstance(value, dict) or set(value) != set(names):
+        raise UserError(f"{where} must have {', '.join(names)}")
+    return FileBlocks(
+        *(_integer(value[n], f"{where}: {n}", int(n == "chunks"), MAX_BLOCK_CHUNKS) for n in names)
+    )
 
 
 def _integer(value: Any, where: str, low: int, high: int) -> int:

@@ -15,6 +15,8 @@ class StreamOptions:
     """Options of one stream.
 
     delay: label delay in chunks, one of the model's `delays`; None: the recogniser's own. With less, words come sooner.
+    recording: latency is of no concern. The label delay is by default that of recordings, and unless another one is
+    asked for, a model with `file_blocks` encodes blocks of seconds: fewer errors, but no event until a block is full.
     endpoint_silence: a turn ends after so many seconds of silence, in the sound and in the text; None: never.
     max_segment: nor does a segment get longer than about so many seconds.
     history: seconds of finished segments that the stream keeps for the transcript that `finish` returns; `math.inf` for
@@ -38,6 +40,7 @@ class StreamOptions:
     numbers: str | None = None
     hotwords: Sequence[str] = ()
     hotwords_strength: float = DEFAULT_STRENGTH
+    recording: bool = False
 
     def __post_init__(self) -> None:
         if self.endpoint_silence is not None and not self.endpoint_silence > 0:

@@ -44,6 +44,7 @@ class Recognizer:
         self.delay = engine.new_state(delay).delay
         # of recordings, where latency is of no concern
         self.file_delay = self.delay if delay is not None else folder.file_delay
+        self._in_blocks = delay is None and folder.file_blocks is not None
 
     @classmethod
     def load(cls, model: str | Path | None = None, threads: int = 1, delay: int | None = None) -> Recognizer:
@@ -83,19 +84,16 @@ class Recognizer:
         itself, too: `stream(48000, delay=0, endpoint_silence=0.5)`. Raises UserError for values out of range.
         """
         options = replace(options or StreamOptions(), **changes)
+        in_blocks = options.recording and options.delay is None and self._in_blocks
         if options.delay is None:
-            options = replace(options, delay=self.delay)
+            options = replace(options, delay=self.file_delay if options.recording else self.delay)
         return Stream(
-            self._engine,
-            self._tokenizer,
-            sample_rate=sample_rate,
-            options=options,
+            self._engine, self._tokenizer, sample_rate=sample_rate, options=options, in_blocks=in_blocks
         )
 
     def file_options(self, options: StreamOptions | None = None, **changes: Any) -> StreamOptions:
-        """Options for a recording: the label delay is by default `file_delay`, and the stream keeps no history."""
-        options = replace(options or StreamOptions(), **{**changes, "history": 0.0})
-        return options if options.delay is not None else replace(options, delay=self.file_delay)
+        """Options for a recording, of which the stream keeps no history."""
+        return replace(options or StreamOptions(), **{"recording": True, **changes, "history": 0.0})
 
     def step(self, streams: Sequence[Stream]) -> list[list[Event]]:
         """Recognise what has been fed to many streams; returns the events of each.

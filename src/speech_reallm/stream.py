@@ -54,8 +54,9 @@ class Stream:
         *,
         sample_rate: int = SAMPLE_RATE,
         options: StreamOptions | None = None,
+        in_blocks: bool = False,
     ) -> None:
-        """See `Recognizer.stream`."""
+        """See `Recognizer.stream`. in_blocks: the audio is encoded in the model's `file_blocks`."""
         folder, options = engine.folder, options or StreamOptions()
         self.sample_rate = sample_rate
         self._engine, self._tokenizer = engine, tokenizer
@@ -64,6 +65,7 @@ class Stream:
         self._max_segment, self._history_seconds = options.max_segment, options.history
         self._with_turn_events = options.turn_events
         self._number_form = options.numbers
+        self._in_blocks = in_blocks
         self._hotwords, self.hotwords_strength = tuple(options.hotwords), options.hotwords_strength
         self._state: StreamState | None = self._new_state(options.delay)
         self.delay = self._state.delay
@@ -72,7 +74,7 @@ class Stream:
         self._start()
 
     def _new_state(self, delay: int | None) -> StreamState:
-        state = self._engine.new_state(delay)
+        state = self._engine.new_state(delay, self._in_blocks)
         self._engine.prefer(state, self._tokenizer, self._hotwords, self.hotwords_strength)
         return state
 
@@ -248,7 +250,7 @@ class Stream:
 
     def _absorb(self, decoded: Decoded) -> list[Event]:
         """Turn what was written after one embedding into events."""
-        emitted = self._offset + (decoded.index + self._lookahead + 1) * self._chunk_seconds
+        emitted = self._offset + decoded.used * self._chunk_seconds
         if self._is_flushing:
             emitted = min(emitted, self._limit)
         # a piece after embedding c was trained to be one whose audio ends in chunk c - delay
@@ -373,7 +375,8 @@ def step(streams: Sequence[Stream]) -> list[list[Event]]:
             break
         ready = [i for i, a in enumerate(audio) if len(a)]
         states = [state for i in ready if (state := streams[i]._state) is not None]
-        results = streams[0]._engine.step(states, [audio[i] for i in ready])
+        last = [streams[i]._is_flushing and streams[i]._buffered < streams[i]._samples for i in ready]
+        results = streams[0]._engine.step(states, [audio[i] for i in ready], last)
         for i in ready:
             streams[i]._endpointer.receive(audio[i])
         for i, decoded in zip(ready, results, strict=True):

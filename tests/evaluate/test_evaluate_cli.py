@@ -19,7 +19,7 @@ from speech_reallm.errors import UserError
 SPOKEN = [{"word": "A", "start": 0.0, "end": 0.2}, {"word": "B", "start": 0.2, "end": 0.5}]
 
 KEYS = {
-    "model", "manifest", "normalizer", "delay", "threads", "clock", "complete", "utterances", "hours",
+    "model", "manifest", "normalizer", "delay", "threads", "clock", "complete", "recordings", "utterances", "hours",
     "wer", "wer_95", "words", "substitutions", "deletions", "insertions", "leading_insertions",
     "rtf", "rtf_cpu", "chunk_compute_ms", "finalize_ms", "wer_by_length", "writing", "worst",
     "worst_words",
@@ -72,6 +72,7 @@ def test_figures_and_files(
     assert figures["leading_insertions"] == 2
     assert (figures["utterances"], figures["hours"]) == (2, pytest.approx(2 / 3600, rel=0.1))
     assert (figures["delay"], figures["threads"], figures["complete"]) == (2, 1, True)
+    assert figures["recordings"] is False
     assert (figures["delay_source"], figures["delay_note"], figures["delay_words"]) == ("manifest", None, 2)
     # "a" ends at 0.2 s and is shown at 0.48 s; this recogniser takes next to no time
     assert set(figures["emission_delay_ms"]) == {"p50", "p90", "p99"}

@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how texts are made comparable (default: %(default)s)",
     )
     parser.add_argument("--delay", type=int, metavar="N", help="label delay in chunks (default: the model's)")
+    parser.add_argument(
+        "--recordings",
+        action="store_true",
+        help="as recordings, for which latency is of no concern, as `reallm transcribe FILE` does",
+    )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--clock",
@@ -79,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"cannot write {name}: its folder does not exist")
     rows = read_manifest(args.manifest, args.limit)
     times = WordTimes(read_alignments(args.alignments) if args.alignments else None)
+    if args.recordings and args.delay is not None:
+        raise UserError("--recordings has a label delay of its own; leave --delay out")
     options = {} if args.delay is None else {"delay": args.delay}
     recognizer = Recognizer.load(args.model, threads=args.threads, **options)
 
@@ -87,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress("evaluating", sum(lengths) if len(lengths) == len(rows) else 0.0)
     interrupted = False
     try:
-        for utterance in evaluate(recognizer, rows, normalize, times, clock=CLOCKS[args.clock]):
+        clock = CLOCKS[args.clock]
+        found = evaluate(recognizer, rows, normalize, times, clock=clock, recordings=args.recordings)
+        for utterance in found:
             done.append(utterance)
             so_far = total(u.alignment.counts for u in done).wer
             seconds = sum(u.streamed.duration for u in done)
@@ -101,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
         "model": args.model,
         "manifest": args.manifest,
         "normalizer": args.normalizer,
+        "recordings": args.recordings,
         "delay": args.delay if args.delay is not None else getattr(recognizer, "delay", None),
         "threads": args.threads,
         "clock": args.clock,

@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..modelfolder import ModelFolder
 from ..onnx_session import OnnxSession
 from ..tokenizer import START, Tokenizer
+from .blocks import BlockEncoder, Window
 from .graphs import Ring, Signature, check_encoder, signature, state_bytes, zeros
 from .hotwords import NO_MATCH, HotWords, Matches
 from .rules import DecodingRules
@@ -33,9 +34,13 @@ KEPT_HOTWORDS = 8
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What was emitted after one embedding: ids and their log-probabilities; none for BLANK alone."""
+    """What was emitted after one embedding: ids and their log-probabilities; none for BLANK alone.
+
+    used: chunks of audio that the embedding depends on, from the start of the stream.
+    """
 
     index: int
+    used: int
     ids: tuple[int, ...] = ()
     log_probs: tuple[float, ...] = ()
 
@@ -45,13 +50,15 @@ class StreamState:
     """One stream's state. Every array has a batch dimension of 1; all but the last piece begin as zeros.
 
     encoder: the `state.*` and `ring.*` inputs of the encoder's graph. decoder: all inputs of the decoder's, as the next
-    step takes them: the rings of its past, `position`, and so on.
+    step takes them: the rings of its past, `position`, and so on. window: the audio of a recording that is encoded in
+    large blocks, which has no encoder state.
     """
 
     delay: int
     encoder: dict[str, np.ndarray]
     decoder: dict[str, np.ndarray]
-    # encoder calls so far; the first `lookahead_chunks` of them yield nothing
+    window: Window | None = None
+    # encoder calls so far, of which the first `lookahead_chunks` yield nothing; embeddings in blocks
     calls: int = 0
     # terms that are preferred, and those that the last pieces have begun
     hotwords: HotWords | None = None
@@ -59,17 +66,22 @@ class StreamState:
 
     @property
     def nbytes(self) -> int:
-        return sum(a.nbytes for a in (*self.encoder.values(), *self.decoder.values()))
+        waiting = self.window.nbytes if self.window else 0
+        return waiting + sum(a.nbytes for a in (*self.encoder.values(), *self.decoder.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class _Encoder:
-    """A graph of the encoder, the names of its outputs, what of a stream it keeps, and which of that are rings."""
+    """A graph of the encoder, its outputs, what of a stream it keeps, and which of that are rings."""
 
     session: OnnxSession
-    outputs: list[str]
+    outputs: Signature
     state: Signature
     rings: dict[str, Ring]
+
+
+# an embedding's index, the chunks of audio that it depends on, and what the encoder gave
+_Encoded = tuple[int, int, Arrays]
 
 
 class Engine:
@@ -91,6 +103,7 @@ class Engine:
         self._lock = threading.Lock()
         self._hotwords: dict[tuple[tuple[str, ...], float], HotWords] = {}
         self._encoders: dict[str, _Encoder] = {}
+        self._blocks: BlockEncoder | None = None
         self._encoder_of = {delay: name for name, delays in folder.encoders for delay in delays}
         self._encoder(folder.default_delay)
 
@@ -109,11 +122,31 @@ class Engine:
                     raise UserError(
                         f"{self.folder.path}: unusable, a stream would need {total >> 20} MiB of state"
                     )
-                self._encoders[name] = _Encoder(session, list(outputs), state, rings)
+                self._encoders[name] = _Encoder(session, outputs, state, rings)
             return self._encoders[name]
 
-    def new_state(self, delay: int | None = None) -> StreamState:
-        """The state of a stream at its start. Raises UserError for a label delay that the model was not trained for."""
+    def _block_encoder(self) -> BlockEncoder:
+        """The encoder of recordings; loaded, and checked, when it is first asked for. Raises UserError."""
+        outputs = self._encoder(self.folder.default_delay).outputs
+        of_a_chunk = {n: spec for n, spec in outputs.items() if not n.startswith("new_")}
+        with self._lock:
+            if self._blocks is None:
+                self._blocks = BlockEncoder(self.folder, of_a_chunk)
+            return self._blocks
+
+    def new_state(self, delay: int | None = None, in_blocks: bool = False) -> StreamState:
+        """The state of a stream at its start.
+
+        in_blocks: a recording, which is encoded in large blocks, and has the label delay of recordings; for models with
+        `file_blocks`. Raises UserError for a label delay that the model was not trained for.
+        """
+        if in_blocks:
+            assert self.folder.file_blocks is not None
+            self._block_encoder()
+            state = StreamState(self.folder.file_delay, {}, zeros(self._decoder_state))
+            state.window = Window(self.folder.file_blocks, self.folder.chunk_samples)
+            state.decoder["piece"][:] = START
+            return state
         delay = self.folder.default_delay if delay is None else delay
         if isinstance(delay, bool) or delay not in self.folder.delays:
             known = ", ".join(map(str, self.folder.delays))
@@ -142,10 +175,13 @@ class Engine:
                 del self._hotwords[next(iter(self._hotwords))]
         state.hotwords = hotwords
 
-    def step(self, states: Sequence[StreamState], audio: Sequence[np.ndarray]) -> list[list[Decoded]]:
+    def step(
+        self, states: Sequence[StreamState], audio: Sequence[np.ndarray], last: Sequence[bool] | None = None
+    ) -> list[list[Decoded]]:
         """Advance each stream by its own number of chunks.
 
-        states: distinct, changed in place. audio: for each, float32 [chunks, S]; chunks may be 0.
+        states: distinct, changed in place. audio: for each, float32 [chunks, S]; chunks may be 0. last: which streams
+        get no more audio, so that a block that is not full is encoded, too.
         Returns for each stream what was emitted after each embedding that came out, in order.
         """
         # the longest first, so that the threads end together
@@ -153,7 +189,9 @@ class Engine:
         results: list[list[Decoded]] = [[] for _ in states]
 
         def advance(i: int) -> None:
-            results[i] = list(self._advance(states[i], audio[i]))
+            ends = last is not None and last[i]
+            encoded = self._encoded_blocks if states[i].window else self._encoded
+            results[i] = [self._decode_chunk(states[i], *each) for each in encoded(states[i], audio[i], ends)]
 
         if self._threads == 1 or len(ready) < 2:
             for i in ready:
@@ -165,14 +203,27 @@ class Engine:
                     pass
         return results
 
-    def _advance(self, state: StreamState, audio: np.ndarray) -> Iterator[Decoded]:
-        """audio: float32 [chunks, S]. Yields what was emitted after each embedding."""
+    def _decode_chunk(self, state: StreamState, chunk: int, used: int, encoded: Arrays) -> Decoded:
+        """What is emitted after the embedding with this index."""
+        self._steps.next_chunk(state.decoder, chunk, encoded)
+        return Decoded(chunk, used, *self._decode(state))
+
+    def _encoded(self, state: StreamState, audio: np.ndarray, last: bool) -> Iterator[_Encoded]:
+        """audio: float32 [chunks, S]."""
         for samples in audio:
             encoded = self._encode(state, samples)
             chunk = state.calls - 1 - self.folder.lookahead_chunks
             if chunk >= 0:
-                self._steps.next_chunk(state.decoder, chunk, encoded)
-                yield self._decode(state, chunk)
+                yield chunk, state.calls, encoded
+
+    def _encoded_blocks(self, state: StreamState, audio: np.ndarray, last: bool) -> Iterator[_Encoded]:
+        """The same for a recording: there are none until a block is full, or the recording is over."""
+        assert state.window is not None
+        state.window.add(audio)
+        while (block := state.window.block(last, self.folder.lookahead_chunks)) is not None:
+            for encoded in self._block_encoder().encode(block, state.delay):
+                yield state.calls, block.used, encoded
+                state.calls += 1
 
     def _encode(self, state: StreamState, samples: np.ndarray) -> Arrays:
         """One chunk [S] through the encoder, whose state advances. Returns its outputs."""
@@ -190,8 +241,8 @@ class Engine:
         state.calls += 1
         return out
 
-    def _decode(self, state: StreamState, chunk: int) -> Decoded:
-        """Decoder steps until BLANK."""
+    def _decode(self, state: StreamState) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Decoder steps until BLANK: ids and their log-probabilities."""
         inputs, hotwords = state.decoder, state.hotwords
         ids: list[int] = []
         log_probs: list[float] = []
@@ -204,7 +255,7 @@ class Engine:
             piece = None if symbol == self._rules.blank_id else symbol
             self._steps.commit(inputs, piece, out)
             if piece is None:
-                return Decoded(chunk, tuple(ids), tuple(log_probs))
+                return tuple(ids), tuple(log_probs)
             ids.append(piece)
             log_probs.append(float(answer[piece]))
             if hotwords is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,19 +23,20 @@ _DTYPES = {
 Signature = dict[str, tuple[tuple[Any, ...], Any]]
 
 
-def signature(session: OnnxSession, path: Path) -> tuple[Signature, Signature]:
+def signature(session: OnnxSession, path: Path, free: Collection[str] = ()) -> tuple[Signature, Signature]:
     """Names, shapes without the batch dimension, and types of a graph's inputs and outputs.
 
-    Outputs keep None for a dimension that the graph does not fix; inputs must fix all but the first. Raises UserError
-    naming the graph `path` for one that breaks the contract of docs/model-folder.md.
+    Outputs keep None for a dimension that the graph does not fix, and so do the inputs in `free`; others must fix all
+    but the first. Raises UserError naming the graph `path` for one that breaks the contract of docs/model-folder.md.
     """
     both = []
-    for nodes, fixed in ((session.get_inputs(), True), (session.get_outputs(), False)):
+    for nodes, is_input in ((session.get_inputs(), True), (session.get_outputs(), False)):
         found: Signature = {}
         for node in nodes:
             shape = tuple(d if isinstance(d, int) else None for d in node.shape[1:])
             if node.type not in _DTYPES:
                 raise UserError(f"{path}: {node.name} has the type {node.type}; export the model again")
+            fixed = is_input and node.name not in free
             if not node.shape or (fixed and any(d is None or d < 0 for d in shape)):
                 raise UserError(f"{path}: {node.name} has no fixed shape, {node.shape}; export it again")
             if isinstance(node.shape[0], int) and node.shape[0] != 1:

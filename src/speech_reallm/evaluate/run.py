@@ -79,15 +79,17 @@ class Screen:
                 self._text, self._calls = "", []
 
 
-def stream_utterance(recognizer: Any, audio: np.ndarray, clock: Clock = time.perf_counter) -> Streamed:
-    """Recognise `audio` (float32 [N], 16 kHz mono) through a stream of `recognizer`."""
+def stream_utterance(
+    recognizer: Any, audio: np.ndarray, clock: Clock = time.perf_counter, recording: bool = False
+) -> Streamed:
+    """Recognise `audio` (float32 [N], 16 kHz mono) through a stream of `recognizer`, live or as a recording."""
     feed = SAMPLE_RATE * FEED_MS // 1000
     duration = len(audio) / SAMPLE_RATE
     screen = Screen()
     fed: list[float] = []
     compute: list[float] = []
     cpu = time.process_time()
-    stream = recognizer.stream(sample_rate=SAMPLE_RATE)
+    stream = recognizer.stream(sample_rate=SAMPLE_RATE, **({"recording": True} if recording else {}))
     for start in range(0, len(audio), feed):
         part = audio[start : start + feed]
         before = clock()
@@ -129,17 +131,18 @@ def evaluate(
     times: WordTimes,
     load: Callable[[Row], np.ndarray] | None = None,
     clock: Clock = time.perf_counter,
+    recordings: bool = False,
 ) -> Iterator[Utterance]:
     """Recognise and score rows, one after the other. Raises UserError for audio that cannot be read.
 
-    `load` returns the audio of a row (float32 [N], 16 kHz mono).
+    `load` returns the audio of a row (float32 [N], 16 kHz mono). recordings: latency is of no concern.
     """
     load = load or load_row
     # the first run of a session allocates and optimises: not part of anybody's speech
-    stream_utterance(recognizer, np.zeros(SAMPLE_RATE, np.float32))
+    stream_utterance(recognizer, np.zeros(SAMPLE_RATE, np.float32), recording=recordings)
     for row in rows:
         audio = load(row)
-        yield score(row, audio, stream_utterance(recognizer, audio, clock), normalize, times)
+        yield score(row, audio, stream_utterance(recognizer, audio, clock, recordings), normalize, times)
 
 
 def load_row(row: Row) -> np.ndarray:

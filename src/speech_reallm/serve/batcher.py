@@ -284,26 +284,32 @@ class Batcher:
         self.recognizer, self.settings, self.metrics = recognizer, settings, metrics
         self.draining = False
         self._sessions: set[Session] = set()
-        # sessions whose chunk waits, the longest waiting first; a dict for its order
-        self._ready: dict[Session, None] = {}
+        # sessions whose chunk waits, the longest waiting first; a dict for its order. Recordings have a queue and a
+        # thread of their own: one of their blocks is seconds of audio, for which nobody who speaks should wait
+        self._ready: dict[bool, dict[Session, None]] = {False: {}, True: {}}
         self._wake = threading.Condition()
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="recogniser", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, args=(recordings,), name=name, daemon=True)
+            for recordings, name in ((False, "recogniser"), (True, "recogniser of recordings"))
+        ]
         self._emptied = asyncio.Event()
-        metrics.watch(lambda: len(self._sessions), lambda: len(self._ready))
+        metrics.watch(lambda: len(self._sessions), lambda: self.waiting)
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     async def stop(self) -> None:
-        """End the thread; sessions that are still open get no more events."""
+        """End the threads; sessions that are still open get no more events."""
         with self._wake:
             self._stopping = True
-            self._wake.notify()
+            self._wake.notify_all()
         if self._loop is not None:
-            await asyncio.to_thread(self._thread.join)
+            for thread in self._threads:
+                await asyncio.to_thread(thread.join)
 
     @property
     def sessions(self) -> int:
@@ -315,18 +321,20 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Sessions whose chunk waits to be recognised."""
-        return len(self._ready)
+        return sum(map(len, self._ready.values()))
 
     @property
     def healthy(self) -> bool:
-        return self._thread.is_alive() and not self.draining
+        return all(thread.is_alive() for thread in self._threads) and not self.draining
 
     def check(self, options: Options) -> Options:
         """The options with all defaults filled in. Raises Refused for those out of range."""
         try:
             check_rate(options.rate, "rate")
-            delay = self.recognizer.delay if options.delay is None else options.delay
-            if delay not in self.recognizer.delays:
+            delay = options.delay
+            if delay is None and not options.recording:
+                delay = self.recognizer.delay
+            if delay is not None and delay not in self.recognizer.delays:
                 known = ", ".join(map(str, self.recognizer.delays))
                 raise UserError(f"delay: {delay} is not among this model's: {known}")
             hotwords = (*self.settings.hotwords, *options.hotwords)
@@ -373,9 +381,9 @@ class Batcher:
         return not self._sessions
 
     def lag(self) -> float:
-        """Seconds for which the longest waiting chunk has waited."""
+        """Seconds for which the longest waiting chunk of a live session has waited."""
         with self._wake:
-            first = next(iter(self._ready), None)
+            first = next(iter(self._ready[False]), None)
             return time.monotonic() - first._ready_at if first else 0.0
 
     def _push(self, session: Session, samples: np.ndarray) -> None:
@@ -405,12 +413,12 @@ class Batcher:
     def _is_behind(self, session: Session) -> bool:
         """Does audio wait that makes a chunk?"""
         with self._wake:
-            return session._busy or session in self._ready or session._unsent > self.settings.outbox
+            return session._busy or session in self._queue(session) or session._unsent > self.settings.outbox
 
     def _close(self, session: Session) -> None:
         with self._wake:
             session._closed = True
-            self._ready.pop(session, None)
+            self._queue(session).pop(session, None)
             session._pending.clear()
             session._pending_samples = 0
             if not session._busy:
@@ -421,24 +429,29 @@ class Batcher:
 
     def _offer(self, session: Session) -> None:
         """Queue a session up if it has a chunk; under the lock."""
-        if session not in self._ready and session._is_ready():
+        queue = self._queue(session)
+        if session not in queue and session._is_ready():
             session._ready_at = time.monotonic()
-            self._ready[session] = None
-            self._wake.notify()
+            queue[session] = None
+            self._wake.notify_all()
 
-    # the thread
+    def _queue(self, session: Session) -> dict[Session, None]:
+        return self._ready[session.options.recording]
 
-    def _run(self) -> None:
+    # the threads
+
+    def _run(self, recordings: bool) -> None:
+        queue = self._ready[recordings]
         while True:
             with self._wake:
-                while not self._ready and not self._stopping:
+                while not queue and not self._stopping:
                     self._wake.wait()
                 if self._stopping:
                     return
-                turn = list(itertools.islice(self._ready, self.settings.batch))
+                turn = list(itertools.islice(queue, self.settings.batch))
                 portions = []
                 for session in turn:
-                    del self._ready[session]
+                    del queue[session]
                     session._busy = True
                     portions.append(session._take())
             try:
@@ -458,7 +471,7 @@ class Batcher:
                         session._ended = True
                     else:
                         self._offer(session)
-            assert self._loop is not None, "start() sets it before this thread runs"
+            assert self._loop is not None, "start() sets it before these threads run"
             try:
                 self._loop.call_soon_threadsafe(_deliver, results)
             except RuntimeError:
@@ -504,7 +517,8 @@ class Batcher:
         self.metrics.step(len(ready), audio, time.perf_counter() - started)
         now = time.monotonic()
         for session in events:
-            self.metrics.chunk_latency(now - session._ready_at)
+            if not session.options.recording:
+                self.metrics.chunk_latency(now - session._ready_at)
         results: list[_Result] = []
         for session, portion in zip(turn, portions, strict=True):
             failure = failures.get(session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -51,6 +52,8 @@ class Metrics:
             **made,
         )
         self._lately = (0.0, 0.0)
+        # of step(), which the threads of live sessions and of recordings call
+        self._lock = threading.Lock()
         self._latencies: deque[tuple[float, float]] = deque(maxlen=RECENT)
         self.loop_lag = 0.0
 
@@ -94,10 +97,11 @@ class Metrics:
             self.batch.observe(streams)
         self.compute.inc(seconds)
         self.audio.inc(audio)
-        busy, received = (
-            (1 - FRESH) * old + new for old, new in zip(self._lately, (seconds, audio), strict=True)
-        )
-        self._lately = (busy, received)
+        with self._lock:
+            busy, received = (
+                (1 - FRESH) * old + new for old, new in zip(self._lately, (seconds, audio), strict=True)
+            )
+            self._lately = (busy, received)
         if received > 0:
             self.factor.set(busy / received)
 

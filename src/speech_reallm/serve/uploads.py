@@ -64,7 +64,7 @@ async def transcriptions(request: Request) -> Response:
     service.guard.check_origin(request)
     service.check(request)
     # the place is taken before megabytes are read, lest many of them arrive for few places
-    place = service.batcher.open(Options(), "upload")
+    place = service.batcher.open(Options(recording=True), "upload")
     recording = None
     try:
         form = await read_form(request, service.settings)
@@ -79,13 +79,13 @@ async def transcriptions(request: Request) -> Response:
         finally:
             if recording is None:
                 await form.close()
-        delay = service.recognizer.file_delay if wanted.delay is None else wanted.delay
         options = Options(
             rate=recording.source.rate,
-            delay=delay,
+            delay=wanted.delay,
             numbers=wanted.numbers,
             hotwords=wanted.hotwords,
             hotwords_strength=wanted.hotwords_strength,
+            recording=True,
         )
         session = service.batcher.open(options, "upload", instead_of=place)
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,19 @@ import torch
 from onnx import helper, numpy_helper
 from safetensors.torch import load_file
 
+from speech_reallm.engine.blocks import Block, BlockEncoder
+from speech_reallm.engine.graphs import Signature, signature
 from speech_reallm.engine.ring import ring_slot, sink_ring_slot
 from speech_reallm.errors import UserError
+from speech_reallm.events import Partial
+from speech_reallm.modelfolder import open_folder
+from speech_reallm.onnx_session import OnnxSession
 from speech_reallm.recognizer import Recognizer
 from speech_reallm.training.checkpoint import save_folder
-from speech_reallm.training.config import DecoderConfig, EncoderConfig, ModelConfig, to_dict
+from speech_reallm.training.config import BlockConfig, DecoderConfig, EncoderConfig, ModelConfig, to_dict
 from speech_reallm.training.export.folder import export_folder, load_reallm
 from speech_reallm.training.model.encoders.block_attention import write_ring
+from speech_reallm.training.model.encoders.block_encoder import BlockEncoder as TorchBlockEncoder
 from speech_reallm.training.model.packing import pack, unpack
 from speech_reallm.training.model.reallm import ReaLLM
 from speech_reallm.training.tokenizers.from_text import train_tokenizer
@@ -30,7 +37,8 @@ SLOTS = {-1: ring_slot, 1: sink_ring_slot}
 # large enough that matrices are packed
 DIM = 96
 # of encoders; the last two are waveform encoders with a cross-attending decoder, one of them with all that the default
-# model has: one matrix for embedding and output layer, large enough to be packed, a high-pass filter
+# model has: one matrix for embedding and output layer, large enough to be packed, a high-pass filter,
+# an encoder of recordings in blocks
 KINDS = ["waveform", "conformer", "cross-attention", "tied"]
 
 
@@ -71,6 +79,7 @@ def make_run(folder: Path, kind: str) -> Path:
         decoder=decoder,
         vocab_size=100 if tied else VOCAB,
         blank_bias=0.7 if attends else 0.0,
+        file_blocks=BlockConfig(chunks=5, left=3, right=2) if tied else None,
     )
     model = ReaLLM(config)
     for name, weight in model.named_parameters():
@@ -138,6 +147,34 @@ def compare_encoder(folder: Path) -> float:
     return (error / size) ** 0.5
 
 
+def compare_blocks(folder: Path) -> float:
+    """Largest relative error of what the encoder of blocks gives, over blocks of several sizes."""
+    model, encoder = load_reallm(folder), BlockEncoder(open_folder(folder), chunk_outputs(folder))
+    assert model.block_encoder is not None
+    torch.manual_seed(3)
+    error, size = 0.0, 0.0
+    for count, outside, level in ((1, 0, 0.3), (7, 0, 0.05), (9, 2, 0.005)):
+        audio = torch.randn(count, model.config.chunk_samples) * level
+        audio[:outside] = 0
+        inside = (torch.arange(count) >= outside).float()
+        with torch.no_grad():
+            frames = model.block_encoder.block(audio.reshape(1, -1), inside[None])
+            expected = {"embedding": model.embed_speech(frames, torch.tensor([1]))[0]}
+            expected |= model.decoder.frame_outputs(frames.unflatten(1, (count, -1))[0])
+        found = encoder.encode(Block(audio.numpy(), inside.numpy(), 0, count, count), 1)
+        for number, chunk in enumerate(found):
+            for name, value in chunk.items():
+                error = max(error, float(np.abs(value[0] - expected[name][number].numpy()).max()))
+                size = max(size, float(expected[name].abs().max()))
+    return error / size
+
+
+def chunk_outputs(folder: Path) -> Signature:
+    session = OnnxSession(folder / "encoder.onnx", 1)
+    outputs = signature(session, folder / "encoder.onnx")[1]
+    return {name: spec for name, spec in outputs.items() if not name.startswith("new_")}
+
+
 def compare_decoder(folder: Path) -> tuple[float, float]:
     """(largest difference of log probabilities, share of equal best symbols) over 40 steps of 2 streams."""
     model, session = load_reallm(folder), session_of(folder, "decoder")
@@ -203,6 +240,48 @@ def test_in_onnx_too_a_batch_of_streams_equals_the_streams_one_by_one(exported, 
     assert [t.text for t in together] == [t.text for t in alone]
     # to the last digit: no stream has a part in another's sums
     assert [w.confidence for t in together for w in t.words] == [w.confidence for t in alone for w in t.words]
+
+
+def test_blocks_in_onnx_equal_those_in_torch(exported):
+    if not open_folder(exported[False]).file_blocks:
+        pytest.skip("no encoder of blocks")
+    assert compare_blocks(exported[False]) < 1e-4
+    assert compare_blocks(exported[True]) < 0.1
+
+
+def test_a_recording_is_the_same_however_it_comes(exported):
+    recognizer = Recognizer.load(exported[True])
+    audio = np.random.default_rng(1).standard_normal(16000 * 6).astype(np.float32) * 0.1
+
+    def run(cuts):
+        stream = recognizer.stream(recording=True, history=math.inf)
+        events = [e for part in np.split(audio, cuts) for e in stream.accept(part)]
+        return [*events, *stream.finish().events]
+
+    whole = run([])
+    assert whole == run([100, 5000, 40000, 40001, 80000])
+    if open_folder(exported[True]).file_blocks:
+        # a block of 5 chunks of 240 ms needs 2 after it, and the first one begins before the audio
+        assert all(e.time >= 6 * 0.24 - 1e-9 for e in whole if isinstance(e, Partial))
+
+
+def test_frames_of_blocks_hardly_depend_on_where_these_begin():
+    config = EncoderConfig(kind="waveform", layers=2, dim=32, heads=2, ffn=64, high_pass=True)
+    model = ModelConfig(encoder=config, decoder=DecoderConfig(), vocab_size=40, file_blocks=BlockConfig())
+    torch.manual_seed(0)
+    encoder = TorchBlockEncoder(model).eval()
+    audio = torch.randn(1, 30 * model.chunk_samples) * 0.1
+    later = audio[:, 5 * model.chunk_samples :]
+    with torch.no_grad():
+        whole = encoder.block(audio, torch.ones(1, 30)).unflatten(1, (30, -1))
+        part = encoder.block(later, torch.ones(1, 25)).unflatten(1, (25, -1))
+        # what lies outside has no effect
+        inside = torch.cat((torch.zeros(1, 4), torch.ones(1, 25)), 1)
+        padded = torch.cat((torch.zeros(1, 4 * model.chunk_samples), later), 1)
+        shifted = encoder.block(padded, inside).unflatten(1, (29, -1))
+    assert (shifted[:, :4] == 0).all()
+    torch.testing.assert_close(shifted[:, 4:], part, atol=1e-4, rtol=0)
+    assert (whole[:, 15:] - part[:, 10:]).square().mean() < 0.1 * whole.var()
 
 
 def test_an_exported_folder_recognises(exported):

@@ -83,11 +83,30 @@ class EncoderConfig:
         """Chunks of right context of a stream with this label delay."""
         return self.right_context[min(delay, len(self.right_context) - 1)]
 
-    def offline(self) -> EncoderConfig:
+    def offline(self, high_pass: bool = False) -> EncoderConfig:
         """The same encoder with all of an utterance as its context."""
         return dataclasses.replace(
-            self, full_context=True, lookahead=(), right_context=(0,), high_pass=False, dropout=0.0
+            self, full_context=True, lookahead=(), right_context=(0,), high_pass=high_pass, dropout=0.0
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockConfig:
+    """Recordings in large blocks: an encoder of its own weights, for which all of a block is context.
+
+    Where latency is of no concern, a block costs less than its chunks one by one, and every frame has seconds of right
+    context. Sizes are in chunks.
+
+    chunks: whose frames come out of a block. left, right: context before and after them, whose frames do not.
+    """
+
+    chunks: int = 40
+    left: int = 17
+    right: int = 8
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.chunks <= 256 and 0 <= self.left <= 256 and 0 <= self.right <= 256):
+            raise UserError("file_blocks: chunks from 1, left and right from 0, all up to 256")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,6 +182,7 @@ class ModelConfig:
         `added`, the last id, behind the pieces of a published vocabulary.
     delays: label delays, in chunks, that training draws from and a user may choose from; default_delay is one of them.
     file_delay: the label delay for recordings, where latency is of no concern; by default that of live streams.
+    file_blocks: where given, recordings are encoded in large blocks, by an encoder with weights of its own.
     max_pieces_per_chunk: BLANK is forced after so many.
     max_same_piece_per_chunk: and where a piece has been written so many times after one embedding.
     blank_bias: cross-attending decoders only. Added to BLANK's logit in decoding (nats) for the first chunks after a
@@ -178,6 +198,7 @@ class ModelConfig:
     delays: tuple[int, ...] = (0, 1, 2)
     default_delay: int = 1
     file_delay: int | None = None
+    file_blocks: BlockConfig | None = None
     max_pieces_per_chunk: int = 16
     max_same_piece_per_chunk: int = 1
     blank_bias: float = 0.0
@@ -188,6 +209,8 @@ class ModelConfig:
             raise UserError("model.default_delay must be one of model.delays")
         if self.file_delay is not None and self.file_delay not in self.delays:
             raise UserError("model.file_delay must be one of model.delays")
+        if self.file_blocks and self.encoder.kind != "waveform":
+            raise UserError("model.file_blocks is for the waveform encoder")
 
     @property
     def chunk_samples(self) -> int:

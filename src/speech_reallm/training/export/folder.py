@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from ...audio import SAMPLE_RATE
 from ...errors import UserError
 from ...files import sha256
-from ...modelfolder import FILES, FORMAT, TOKENIZERS
+from ...modelfolder import BLOCK_ENCODER, FILES, FORMAT, TOKENIZERS
 from ..config import ModelConfig, build, to_dict
 from ..model.ctc import best_of
 from ..model.packing import pack, unpack
@@ -65,6 +65,7 @@ def export_folder(run: str | Path, out: str | Path, *, name: str, int8: bool = T
         save_file({k: v.contiguous() for k, v in weights.items()}, temporary / "model.safetensors")
         export_graphs(model, temporary, weights if int8 else None)
         files = {*FILES, *encoder_graphs(model.config)} - {*TOKENIZERS} | {tokenizer}
+        files |= {BLOCK_ENCODER} if model.block_encoder else set()
         config = describe(model, name) | {"tokenizer": tokenizer}
         config |= {"sha256": {f: sha256(temporary / f) for f in sorted(files)}}
         (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
@@ -86,6 +87,8 @@ def export_folder(run: str | Path, out: str | Path, *, name: str, int8: bool = T
 def describe(model: ReaLLM, name: str) -> dict[str, Any]:
     """What config.json says of a model, checksums aside."""
     config = model.config
+    file_delay = config.default_delay if config.file_delay is None else config.file_delay
+    blocks = config.file_blocks
     return {
         "format": FORMAT,
         "name": name,
@@ -95,7 +98,8 @@ def describe(model: ReaLLM, name: str) -> dict[str, Any]:
         "lookahead_chunks": config.encoder.lookahead_chunks,
         "delays": list(config.delays),
         "default_delay": config.default_delay,
-        "file_delay": config.default_delay if config.file_delay is None else config.file_delay,
+        "file_delay": file_delay,
+        "file_blocks": blocks and to_dict(blocks) | {"offset": model.encoder.frame_offset(file_delay)},
         "encoders": {name: list(delays) for name, delays in encoder_graphs(config).items()},
         "vocab_size": config.vocab_size,
         "blank_id": config.blank_id,

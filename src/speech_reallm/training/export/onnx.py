@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import UserError
 from ...extras import install_command
-from ...modelfolder import WIDE_ENCODER
+from ...modelfolder import BLOCK_ENCODER, WIDE_ENCODER
 from ..config import ModelConfig
 from ..model.reallm import ReaLLM
 
@@ -39,6 +39,23 @@ class EncoderGraph(nn.Module):
         frames, new = self.model.encoder.advance(audio, dict(zip(self.names, state, strict=True)), delay)
         embedding = self.model.embed_speech(frames, delay)[:, 0]
         return embedding, *self.model.decoder.frame_outputs(frames).values(), *(new[n] for n in self.names)
+
+
+class BlockGraph(nn.Module):
+    """(audio [1, C * S], inside [1, C], delay [1]) -> (embeddings [1, C, W], *what the decoder takes of the frames)
+
+    C may be any number of chunks.
+    """
+
+    def __init__(self, model: ReaLLM):
+        super().__init__()
+        assert model.block_encoder is not None
+        self.model, self.encoder = model, model.block_encoder
+
+    def forward(self, audio: Tensor, inside: Tensor, delay: Tensor) -> tuple[Tensor, ...]:
+        frames = self.encoder.block(audio, inside)
+        embeddings = self.model.embed_speech(frames, delay)
+        return embeddings, *self.model.decoder.frame_outputs(frames).values()
 
 
 class DecoderGraph(nn.Module):
@@ -86,9 +103,24 @@ def export_graphs(model: ReaLLM, folder: Path, packed: Packed = None) -> None:
         audio = torch.zeros(1, model.config.chunk_samples)
         arguments = (audio, delay, *state.values())
         _export(encoder, arguments, folder / name, ["audio", "delay", *encoder.inputs], outputs, packed)
+    if model.config.file_blocks:
+        _export_blocks(model, folder / BLOCK_ENCODER, packed)
     decoder, example = DecoderGraph(model), model.decoder.graph_inputs()
     outputs = ["log_probs", *(f"new_{name}" for name in decoder.cache)]
     _export(decoder, tuple(example.values()), folder / "decoder.onnx", decoder.inputs, outputs, packed)
+
+
+def _export_blocks(model: ReaLLM, path: Path, packed: Packed) -> None:
+    chunks = 3
+    frames = torch.zeros(1, model.encoder.frames_per_chunk, model.encoder.dim)
+    outputs = ["embedding", *model.decoder.frame_outputs(frames)]
+    arguments = (
+        torch.zeros(1, chunks * model.config.chunk_samples),
+        torch.ones(1, chunks),
+        torch.zeros(1, dtype=torch.int64),
+    )
+    free = {"audio": {1: "samples"}, "inside": {1: "chunks"}}
+    _export(BlockGraph(model), arguments, path, ["audio", "inside", "delay"], outputs, packed, free)
 
 
 def _narrowed(model: ReaLLM, delay: int) -> ReaLLM:
@@ -104,14 +136,21 @@ def _narrowed(model: ReaLLM, delay: int) -> ReaLLM:
 
 
 def _export(
-    graph: nn.Module, arguments: tuple, path: Path, inputs: list[str], outputs: list[str], packed: Packed
+    graph: nn.Module,
+    arguments: tuple,
+    path: Path,
+    inputs: list[str],
+    outputs: list[str],
+    packed: Packed,
+    free: dict[str, dict[int, str]] | None = None,
 ) -> None:
+    """free: names of the dimensions that differ from call to call, by input."""
     plain = path.with_suffix(".float.onnx") if packed else path
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             graph.eval(), arguments, str(plain), input_names=inputs, output_names=outputs, opset_version=OPSET,
-            custom_opsets={"com.microsoft": 1}, dynamo=False,
+            custom_opsets={"com.microsoft": 1}, dynamic_axes=free, dynamo=False,
         )  # fmt: skip
     if packed:
         from .shared_weights import SharedWeights, share

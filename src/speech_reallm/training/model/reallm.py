@@ -7,16 +7,18 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from .decoders import Path, build_decoder
 from .encoders import build_encoder
+from .encoders.block_encoder import BlockEncoder
 from .stacker import Stacker
 
 
 class ReaLLM(nn.Module):
-    """`encoder`, `stacker`, `decoder`, and a vector for each label delay."""
+    """`encoder`, `stacker`, `decoder`, a vector for each label delay, and `block_encoder` where recordings have one."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config.encoder, config.chunk_ms)
+        self.block_encoder = BlockEncoder(config) if config.file_blocks else None
         self.decoder = build_decoder(config, self.encoder.dim, self.encoder.frames_per_chunk)
         self.stacker = Stacker(self.encoder.frames_per_chunk, self.encoder.dim, self.decoder.dim)
         self.label_delay_embedding = nn.Embedding(max(config.delays) + 1, self.decoder.dim)

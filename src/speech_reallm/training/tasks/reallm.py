@@ -113,10 +113,8 @@ class ReaLLMBatch:
     """Frames [B, T, D] or audio [B, N], the flush included; label delay [B] chunks; an interleaving [B, P].
 
     Beyond its end targets are IGNORE and soft_label_mask is False. clean [B, N]: the audio without noise, of lengths
-    [B]
-    samples, for a distillation teacher. encoder_delay: the label delay as the encoder needs it, a number, the same
-        for all
-    rows where it makes a difference.
+    [B] samples, for a distillation teacher. encoder_delay: the label delay as the encoder needs it, a number, the same
+    for all rows where it makes a difference. in_blocks: the frames are those of recordings in large blocks.
     """
 
     frames: Tensor | None = None
@@ -125,6 +123,7 @@ class ReaLLMBatch:
     lengths: Tensor | None = None
     delay: Tensor
     encoder_delay: int
+    in_blocks: bool = False
     pieces: Tensor
     chunks: Tensor
     targets: Tensor
@@ -220,7 +219,10 @@ class ReaLLMTask(Task):
     def collate(self, examples: list[Example], rng: np.random.Generator) -> ReaLLMBatch | TextBatch:
         if examples[0].audio is None and examples[0].frames is None:
             return TextBatch.collated(examples)
+        in_blocks = self._in_blocks(rng)
         delays = self._delays(len(examples), rng)
+        if in_blocks:
+            delays = np.full(len(examples), self.model_config.file_delay)
         sequences = [
             self._targets(e.labels, e.chunks, int(d), rng)
             for e, d in zip(examples, delays, strict=True)
@@ -238,6 +240,7 @@ class ReaLLMTask(Task):
         return ReaLLMBatch(
             delay=torch.as_tensor(delays),
             encoder_delay=int(delays[0]),
+            in_blocks=in_blocks,
             pieces=pad_integers([s.pieces for s in sequences], -1),
             chunks=pad_integers([s.chunks for s in sequences], -1),
             targets=targets,
@@ -245,6 +248,12 @@ class ReaLLMTask(Task):
             num_targets=int((targets != IGNORE).sum()),
             **inputs,
         )
+
+    def _in_blocks(self, rng: np.random.Generator) -> bool:
+        """Whether a batch is of recordings in large blocks, for models that have these: as often as of one delay."""
+        if self.model.block_encoder is None:
+            return False
+        return bool(rng.random() * (len(self.model_config.delays) + 1) < 1)
 
     def _delays(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """A label delay for each of this process's `count` examples; one for all where frames depend on it."""
@@ -273,7 +282,9 @@ class ReaLLMTask(Task):
             return total_loss(self.text_objectives, output, batch)[0], {}
         encoder = self.model.encoder
         augment = self.augment if self.augment and self.training else None
-        if batch.audio is not None:
+        if batch.in_blocks:
+            frames = self._block_frames(batch)
+        elif batch.audio is not None:
             frames = encoder(batch.audio, augment=augment, delay=batch.encoder_delay)
         else:
             assert batch.frames is not None
@@ -291,11 +302,23 @@ class ReaLLMTask(Task):
                 target_frames=self.teacher.frames(batch.clean, batch.lengths),
                 frame_lengths=(batch.lengths + encoder.hop - 1) // encoder.hop,
             )
-            objectives += self.distillation
+            # the encoder of blocks is frozen
+            objectives += self.distillation[:1] if batch.in_blocks else self.distillation
         loss, metrics = total_loss(objectives, output, batch)
         metrics["piece_accuracy"] = piece_accuracy(logits, batch.targets, self.model_config.blank_id)
         del metrics["cross_entropy"]
         return loss, metrics
+
+    @torch.no_grad()
+    def _block_frames(self, batch: ReaLLMBatch) -> Tensor:
+        """Frames [B, C * F, D] with every example as one block, as late as those of a stream with that delay."""
+        encoder, blocks = self.model.encoder, self.model.block_encoder
+        assert blocks is not None and batch.audio is not None
+        late = encoder.frame_offset(batch.encoder_delay)
+        kept = batch.audio.shape[1] // encoder.chunk_samples - late
+        audio = batch.audio[:, : kept * encoder.chunk_samples]
+        frames = blocks.block(audio, torch.ones(len(audio), kept, device=audio.device))
+        return torch.nn.functional.pad(frames, (0, 0, late * encoder.frames_per_chunk, 0))
 
     def _logits(self, frames: Tensor, batch: ReaLLMBatch, pieces: Tensor) -> Tensor:
         return self.model(frames, batch.delay, Interleaving(pieces=pieces, chunks=batch.chunks)).float()
