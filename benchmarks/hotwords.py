@@ -29,11 +29,11 @@ import numpy as np
 
 from speech_reallm import Recognizer
 from speech_reallm.audio import Resampler
+from speech_reallm.engine.blocks import LATE_CHUNKS
 from speech_reallm.engine.hotwords import HotWords, Matches
 from speech_reallm.evaluate.bootstrap import difference
 from speech_reallm.evaluate.wer import edit_alignment, make_normalizer
 from speech_reallm.media import open_audio
-from speech_reallm.stream import LATE_CHUNKS
 
 SHORTEST = 5
 LONGEST_SECONDS = 8.0
@@ -226,7 +226,7 @@ def decode(
     ids: list[int] = []
     for index, encoded in enumerate(chunks):
         engine._steps.next_chunk(state.decoder, index, encoded)
-        ids += engine._decode(state, index).ids
+        ids += engine._decode(state)[0]
     return recognizer._tokenizer.decode(ids)
 
 

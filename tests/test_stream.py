@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from speech_reallm import Endpoint, Event, Final, Partial, Recognizer, UserError
 from speech_reallm.batch import transcribe_files
 from speech_reallm.engine import Decoded
+from speech_reallm.engine.blocks import LATE_CHUNKS
 from speech_reallm.segment import Segment
-from speech_reallm.stream import LATE_CHUNKS
 
 RATE = 16000
 

@@ -49,13 +49,11 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a training run, or a model folder")
     parser.add_argument("published", type=Path, help="folder of published weights")
     parser.add_argument("--share", type=float, default=0.5, help="of the way there, 0 to 1 (default: 0.5)")
-    parser.add_argument("--chunks", type=int, default=40, help="that come out of a block (default: 40)")
-    parser.add_argument("--left", type=int, default=17, help="chunks of context before them (default: 17)")
-    parser.add_argument("--right", type=int, default=8, help="chunks of context after them (default: 8)")
+    parser.add_argument("--chunks", type=int, default=100, help="of a block, at most (default: 100)")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     try:
-        blocks = BlockConfig(chunks=args.chunks, left=args.left, right=args.right)
+        blocks = BlockConfig(chunks=args.chunks)
         add_block_encoder(args.run, args.published, args.share, blocks, args.out)
     except (UserError, OSError) as err:
         sys.exit(f"error: {err}")

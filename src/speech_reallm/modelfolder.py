@@ -44,13 +44,11 @@ REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(
 class FileBlocks:
     """How recordings are encoded in large blocks, in chunks.
 
-    `chunks`: those whose frames come out of a block. `left`, `right`: context before and after them. `offset`: how
-    much later than without label delay the decoder gets the frames of a chunk, as in a stream with `file_delay`.
+    `chunks`: of a block, at most. `offset`: how much later than without label delay the decoder gets the frames of a
+    chunk, as in a stream with `file_delay`.
     """
 
     chunks: int
-    left: int
-    right: int
     offset: int
 
 
@@ -275,7 +273,7 @@ def _encoders(value: Any, delays: tuple[int, ...], where: str) -> tuple[tuple[st
 def _file_blocks(value: Any, where: str) -> FileBlocks | None:
     if value is None:
         return None
-    names = ("chunks", "left", "right", "offset")
+    names = ("chunks", "offset")
     if not isinstance(value, dict) or set(value) != set(names):
         raise UserError(f"{where} must have {', '.join(names)}")
     return FileBlocks(

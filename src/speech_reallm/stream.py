@@ -13,6 +13,7 @@ from .audio import SAMPLE_RATE, Resampler, to_channels
 from .channels import Mixer
 from .endpoint import Decision, Endpointer
 from .engine import Decoded, Engine, StreamState
+from .engine.blocks import LATE_CHUNKS
 from .errors import UserError
 from .events import (
     Endpoint,
@@ -32,10 +33,6 @@ from .tokenizer import Tokenizer
 
 # chunks that one stream contributes to a batch at most, so that catching up takes bounded memory
 MAX_CHUNKS = 32
-
-# A word that is in doubt is written some chunks later. At the end of the audio it gets so many chunks of silence for
-# that, so that a recording which ends with its last syllable has the words that silence after it would bring out.
-LATE_CHUNKS = 4
 
 PCM = np.ndarray | bytes | bytearray | memoryview
 

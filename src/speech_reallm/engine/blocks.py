@@ -16,35 +16,43 @@ from .graphs import Signature, expect, signature
 AUDIO, INSIDE, DELAY = "audio", "inside", "delay"
 
 
+# at the end of the audio a word that is in doubt gets so many chunks of silence: it is written some chunks later
+LATE_CHUNKS = 4
+# how far around a boundary of chunks the sound is looked at for a place to cut, in samples; boundaries are alike up to
+# this factor
+AROUND, ALIKE = 960, 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Audio [C, S] with its context; inside [C]: 0 before the start of the recording. `first` to `end` come out.
+    """Audio [C, S], and inside [C]: 0 before the start of the recording. Its first `count` embeddings are decoded.
 
-    used: chunks of the recording up to the block's end.
+    start: the chunk of the recording that it begins with. chunks: how many of them it has. used: how many were needed,
+    from the start of the recording, to choose its end.
     """
 
     audio: np.ndarray
     inside: np.ndarray
-    first: int
-    end: int
+    count: int
+    start: int
+    chunks: int
     used: int
 
 
 class Window:
-    """The chunks of a recording that are still needed, of which there is a bounded number.
+    """Audio of a recording that waits, of which there is a bounded amount, and where it is cut into blocks.
 
-    Before the recording there are as many as its frames come late, so that the index of a chunk in the stream is that
-    of the embedding it gives.
+    Blocks do not overlap: the frames of an encoder that attends to all of a block tell how far they are from its start,
+    and a decoder that goes on from one block to the next takes the second one for the first. So each is decoded like a
+    recording of its own, and a recording is cut where it is most silent, in the second half of what a block may have.
     """
 
-    def __init__(self, blocks: FileBlocks, chunk_samples: int) -> None:
-        self._blocks = blocks
-        self._outside = blocks.offset
-        self._chunks = [np.zeros(chunk_samples, np.float32)] * blocks.offset
-        # the first one that has not come out yet
-        self._next = 0
-        # chunks of the recording that are no longer needed, less those before it
-        self._dropped = -blocks.offset
+    def __init__(self, blocks: FileBlocks, chunk_samples: int, flush: int) -> None:
+        """flush: chunks of silence after a block, so that its last words are written."""
+        self._blocks, self._flush = blocks, flush
+        self._silence = np.zeros(chunk_samples, np.float32)
+        self._chunks: list[np.ndarray] = []
+        self._start = 0
 
     @property
     def nbytes(self) -> int:
@@ -56,26 +64,43 @@ class Window:
         self._chunks += [chunk.astype(np.float32) for chunk in audio]
 
     def block(self, last: bool, lookahead: int) -> Block | None:
-        """The next block; None until there is audio enough for a full one, or for as much as the `last` one has.
+        """The next block; None until there is more audio than it may have, or no more audio comes (`last`).
 
-        lookahead: chunks at the end that give no embedding, as in other streams.
+        lookahead: chunks at the end that give no embedding, as in other streams. The last block has the silence that
+        the stream was flushed with.
         """
-        sizes, first = self._blocks, self._next
-        # the frames of the last chunks come too late for an embedding
-        late = sizes.offset + lookahead
-        end = min(first + sizes.chunks, len(self._chunks) - late)
-        full = first + sizes.chunks + max(sizes.right, late)
-        if end <= first or (len(self._chunks) < full and not last):
+        most = self._blocks.chunks
+        if len(self._chunks) > most:
+            count = self._cut()
+            chunks = self._chunks[:count] + [self._silence] * self._flush
+            used = self._start + most + 1
+        elif last and self._chunks:
+            count, chunks = len(self._chunks), self._chunks
+            used = self._start + count
+        else:
             return None
-        chunks = self._chunks[:full]
-        inside = (np.arange(len(chunks)) >= self._outside).astype(np.float32)
-        block = Block(np.stack(chunks), inside, first, end, self._dropped + len(chunks))
-        done = max(0, end - sizes.left)
-        del self._chunks[:done]
-        self._dropped += done
-        self._next = end - done
-        self._outside = max(0, self._outside - done)
+        # the decoder gets the frames of a chunk so many chunks later, as in a stream with this label delay
+        before = self._blocks.offset
+        audio = np.stack([self._silence] * before + chunks)
+        inside = (np.arange(len(audio)) >= before).astype(np.float32)
+        block = Block(audio, inside, max(0, len(chunks) - lookahead), self._start, count, used)
+        self._chunks = self._chunks[count:]
+        self._start += count
         return block
+
+    def _cut(self) -> int:
+        """After how many chunks: at the last of the most silent boundaries."""
+        most = self._blocks.chunks
+        around = min(AROUND, len(self._silence))
+        boundaries = range(max(1, most // 2), most + 1)
+        powers = [
+            float(
+                np.square(self._chunks[b - 1][-around:]).mean() + np.square(self._chunks[b][:around]).mean()
+            )
+            for b in boundaries
+        ]
+        silent = ALIKE * min(powers) + 1e-9
+        return max(b for b, power in zip(boundaries, powers, strict=True) if power <= silent)
 
 
 class BlockEncoder:
@@ -102,7 +127,7 @@ class BlockEncoder:
         self._path, self._of_a_chunk = path, of_a_chunk
 
     def encode(self, block: Block, delay: int) -> Iterator[dict[str, np.ndarray]]:
-        """What of each chunk of the block comes out: arrays by name, with their batch dimension of 1, in order.
+        """What the decoder gets, one embedding after another: arrays by name, with their batch dimension of 1.
 
         Raises UserError for a graph that gives something else.
         """
@@ -112,7 +137,7 @@ class BlockEncoder:
             self._by_chunk(name, shape, array, len(block.audio))
             for (name, (shape, _)), array in zip(self._of_a_chunk.items(), made, strict=True)
         ]
-        for chunk in range(block.first, block.end):
+        for chunk in range(block.count):
             yield {name: part[chunk] for name, part in zip(self._of_a_chunk, parts, strict=True)}
 
     def _by_chunk(

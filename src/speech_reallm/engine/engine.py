@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..modelfolder import ModelFolder
 from ..onnx_session import OnnxSession
 from ..tokenizer import START, Tokenizer
-from .blocks import BlockEncoder, Window
+from .blocks import LATE_CHUNKS, BlockEncoder, Window
 from .graphs import Ring, Signature, check_encoder, signature, state_bytes, zeros
 from .hotwords import NO_MATCH, HotWords, Matches
 from .rules import DecodingRules
@@ -58,7 +58,7 @@ class StreamState:
     encoder: dict[str, np.ndarray]
     decoder: dict[str, np.ndarray]
     window: Window | None = None
-    # encoder calls so far, of which the first `lookahead_chunks` yield nothing; embeddings in blocks
+    # encoder calls so far; the first `lookahead_chunks` of them yield nothing
     calls: int = 0
     # terms that are preferred, and those that the last pieces have begun
     hotwords: HotWords | None = None
@@ -80,8 +80,9 @@ class _Encoder:
     rings: dict[str, Ring]
 
 
-# an embedding's index, the chunks of audio that it depends on, and what the encoder gave
-_Encoded = tuple[int, int, Arrays]
+# an embedding's index in the stream, and in what the decoder has had since its start; the chunks of audio that it
+# depends on; and what the encoder gave
+_Encoded = tuple[int, int, int, Arrays]
 
 
 class Engine:
@@ -143,10 +144,10 @@ class Engine:
         if in_blocks:
             assert self.folder.file_blocks is not None
             self._block_encoder()
-            state = StreamState(self.folder.file_delay, {}, zeros(self._decoder_state))
-            state.window = Window(self.folder.file_blocks, self.folder.chunk_samples)
-            state.decoder["piece"][:] = START
-            return state
+            delay = self.folder.file_delay
+            flush = self.folder.lookahead_chunks + delay + LATE_CHUNKS
+            window = Window(self.folder.file_blocks, self.folder.chunk_samples, flush)
+            return StreamState(delay, {}, zeros(self._decoder_state), window)
         delay = self.folder.default_delay if delay is None else delay
         if isinstance(delay, bool) or delay not in self.folder.delays:
             known = ", ".join(map(str, self.folder.delays))
@@ -203,10 +204,12 @@ class Engine:
                     pass
         return results
 
-    def _decode_chunk(self, state: StreamState, chunk: int, used: int, encoded: Arrays) -> Decoded:
-        """What is emitted after the embedding with this index."""
+    def _decode_chunk(
+        self, state: StreamState, index: int, chunk: int, used: int, encoded: Arrays
+    ) -> Decoded:
+        """What is emitted after an embedding."""
         self._steps.next_chunk(state.decoder, chunk, encoded)
-        return Decoded(chunk, used, *self._decode(state))
+        return Decoded(index, used, *self._decode(state))
 
     def _encoded(self, state: StreamState, audio: np.ndarray, last: bool) -> Iterator[_Encoded]:
         """audio: float32 [chunks, S]."""
@@ -214,16 +217,24 @@ class Engine:
             encoded = self._encode(state, samples)
             chunk = state.calls - 1 - self.folder.lookahead_chunks
             if chunk >= 0:
-                yield chunk, state.calls, encoded
+                yield chunk, chunk, state.calls, encoded
 
     def _encoded_blocks(self, state: StreamState, audio: np.ndarray, last: bool) -> Iterator[_Encoded]:
-        """The same for a recording: there are none until a block is full, or the recording is over."""
+        """The same for a recording: there are none until a block is full, or the recording is over.
+
+        Each block is decoded from the start.
+        """
         assert state.window is not None
         state.window.add(audio)
         while (block := state.window.block(last, self.folder.lookahead_chunks)) is not None:
-            for encoded in self._block_encoder().encode(block, state.delay):
-                yield state.calls, block.used, encoded
-                state.calls += 1
+            for name, array in zeros(self._decoder_state).items():
+                state.decoder[name][...] = array
+            state.decoder["piece"][:] = START
+            state.matches = NO_MATCH
+            for number, encoded in enumerate(self._block_encoder().encode(block, state.delay)):
+                # the silence after a block is no time of the recording
+                shown = min(number, block.chunks - 1 + state.delay)
+                yield block.start + shown, number, block.used, encoded
 
     def _encode(self, state: StreamState, samples: np.ndarray) -> Arrays:
         """One chunk [S] through the encoder, whose state advances. Returns its outputs."""

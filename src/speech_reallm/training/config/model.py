@@ -95,18 +95,16 @@ class BlockConfig:
     """Recordings in large blocks: an encoder of its own weights, for which all of a block is context.
 
     Where latency is of no concern, a block costs less than its chunks one by one, and every frame has seconds of right
-    context. Sizes are in chunks.
+    context. A recording is cut where it is most silent.
 
-    chunks: whose frames come out of a block. left, right: context before and after them, whose frames do not.
+    chunks: of a block, at most.
     """
 
-    chunks: int = 40
-    left: int = 17
-    right: int = 8
+    chunks: int = 100
 
     def __post_init__(self) -> None:
-        if not (1 <= self.chunks <= 256 and 0 <= self.left <= 256 and 0 <= self.right <= 256):
-            raise UserError("file_blocks: chunks from 1, left and right from 0, all up to 256")
+        if not 1 <= self.chunks <= 256:
+            raise UserError("file_blocks.chunks must be from 1 to 256")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
