@@ -169,7 +169,8 @@ def test_many_channels(channels: int) -> None:
     assert alike(samples, sweep(1.0), rate)
 
 
-FINDINGS = sorted((Path(__file__).parent / "findings").glob("*"))
+# what was found in other readers lies in folders beside these
+FINDINGS = sorted(p for p in (Path(__file__).parent / "findings").glob("*") if p.is_file())
 
 
 @pytest.mark.parametrize("path", FINDINGS, ids=lambda path: path.name)
