@@ -28,12 +28,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from speech_reallm import Recognizer
-from speech_reallm.audio import Resampler
-from speech_reallm.engine.blocks import LATE_CHUNKS
+from speech_reallm.audio import read_audio
 from speech_reallm.engine.hotwords import HotWords, Matches
 from speech_reallm.evaluate.bootstrap import difference
 from speech_reallm.evaluate.wer import edit_alignment, make_normalizer
-from speech_reallm.media import open_audio
 
 SHORTEST = 5
 LONGEST_SECONDS = 8.0
@@ -202,12 +200,8 @@ class _Worker:
 def encode(recognizer: Recognizer, path: Path, delay: int) -> list[dict[str, np.ndarray]]:
     """The encoder's outputs for each chunk, as a stream has them."""
     engine, folder = recognizer._engine, recognizer.model
-    source = open_audio(path)
-    resampler = Resampler(source.rate)
-    parts = [resampler.push(block) for block in source.blocks(10.0)]
-    source.close()
-    audio = np.concatenate([*parts, resampler.push(np.zeros(0, np.float32), last=True)])
-    count = -(-len(audio) // folder.chunk_samples) + folder.lookahead_chunks + delay + LATE_CHUNKS
+    audio = read_audio(path)
+    count = -(-len(audio) // folder.chunk_samples) + engine.flush_chunks(delay)
     audio = np.pad(audio, (0, count * folder.chunk_samples - len(audio)))
     state = engine.new_state(delay)
     outputs = [engine._encode(state, samples) for samples in audio.reshape(count, -1)]

@@ -13,7 +13,6 @@ from .audio import SAMPLE_RATE, Resampler, to_channels
 from .channels import Mixer
 from .endpoint import Decision, Endpointer
 from .engine import Decoded, Engine, StreamState
-from .engine.blocks import LATE_CHUNKS
 from .errors import UserError
 from .events import (
     Endpoint,
@@ -202,7 +201,7 @@ class Stream:
         self._chunks_of_audio = chunks
         if chunks:
             padding = chunks * self._samples - self._resampled
-            flush = (self._lookahead + self.delay + LATE_CHUNKS) * self._samples
+            flush = self._engine.flush_chunks(self.delay) * self._samples
             self._buffer.append(np.zeros(padding + flush, np.float32))
             self._buffered += padding + flush
 

@@ -25,7 +25,7 @@ from speech_reallm.training.tasks.llm import merged
 @pytest.fixture
 def end_as_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """The runtime pads the end with more silence than training, which models of four clips have never been fed."""
-    monkeypatch.setattr("speech_reallm.stream.LATE_CHUNKS", 0)
+    monkeypatch.setattr("speech_reallm.engine.engine.LATE_CHUNKS", 0)
 
 
 def settings(corpus: Corpus, folder: Path, out: Path, **changes: Any) -> dict[str, Any]:

@@ -47,7 +47,18 @@ def transcribed(folder: Path, corpus: Corpus) -> dict[str, str]:
 @pytest.fixture(autouse=True)
 def end_as_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """The runtime pads the end with more silence than training, which models of four clips have never been fed."""
-    monkeypatch.setattr("speech_reallm.stream.LATE_CHUNKS", 0)
+    monkeypatch.setattr("speech_reallm.engine.engine.LATE_CHUNKS", 0)
+
+
+def check_texts(run_folder: Path, clips: Corpus, tmp_path: Path) -> None:
+    """Torch at every label delay, and folders in float and 8 bits, write exactly what was spoken."""
+    with torch.no_grad():
+        model = load_reallm(run_folder)
+        for delay in model.config.delays:
+            assert greedy(model, clips, delay) == clips.texts
+    for name, int8 in (("float", False), ("int8", True)):
+        folder = export_folder(run_folder, tmp_path / name, name=name, int8=int8)
+        assert transcribed(folder, clips) == clips.texts
 
 
 @pytest.mark.parametrize("kind", ["interleaving", "cross-attention"])
@@ -59,13 +70,7 @@ def test_overfitted_clips_are_recognised_exactly(
         settings = {"cross_attention_chunks": 6, "mlp_bias": True, "rotary_fraction": 0.5}
         changes |= {"perturbation_prob": 0.1, "model__decoder": EXACT["model__decoder"] | settings}
     run(tiny("reallm", four_clips, out, **changes))
-    with torch.no_grad():
-        model = load_reallm(out)
-        for delay in model.config.delays:
-            assert greedy(model, four_clips, delay) == four_clips.texts
-    for name, int8 in (("float", False), ("int8", True)):
-        folder = export_folder(out, tmp_path / name, name=name, int8=int8)
-        assert transcribed(folder, four_clips) == four_clips.texts
+    check_texts(out, four_clips, tmp_path)
 
 
 def test_overfitted_clips_are_recognised_by_a_transducer(
@@ -86,13 +91,7 @@ def test_overfitted_clips_are_recognised_by_a_transducer(
         "optim__encoder_lr_scale": 0.0,
     }
     run(tiny("transducer", four_clips, out, **changes))
-    with torch.no_grad():
-        model = load_reallm(out)
-        for delay in model.config.delays:
-            assert greedy(model, four_clips, delay) == four_clips.texts
-    for name, int8 in (("float", False), ("int8", True)):
-        folder = export_folder(out, tmp_path / name, name=name, int8=int8)
-        assert transcribed(folder, four_clips) == four_clips.texts
+    check_texts(out, four_clips, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -145,17 +145,24 @@ class Engine:
             assert self.folder.file_blocks is not None
             self._block_encoder()
             delay = self.folder.file_delay
-            flush = self.folder.lookahead_chunks + delay + LATE_CHUNKS
-            window = Window(self.folder.file_blocks, self.folder.chunk_samples, flush)
-            return StreamState(delay, {}, zeros(self._decoder_state), window)
+            window = Window(self.folder.file_blocks, self.folder.chunk_samples, self.flush_chunks(delay))
+            return StreamState(delay, {}, self._decoder_start(), window)
         delay = self.folder.default_delay if delay is None else delay
         if isinstance(delay, bool) or delay not in self.folder.delays:
             known = ", ".join(map(str, self.folder.delays))
             raise UserError(f"a label delay of {delay} chunks is not among this model's: {known}")
         encoder = self._encoder(int(delay))
-        state = StreamState(int(delay), zeros(encoder.state), zeros(self._decoder_state))
-        state.decoder["piece"][:] = START
-        return state
+        return StreamState(int(delay), zeros(encoder.state), self._decoder_start())
+
+    def flush_chunks(self, delay: int) -> int:
+        """Chunks of silence at the end of the audio, so that all of it is recognised at this label delay."""
+        return self.folder.lookahead_chunks + delay + LATE_CHUNKS
+
+    def _decoder_start(self) -> Arrays:
+        """The decoder's inputs before the first embedding."""
+        inputs = zeros(self._decoder_state)
+        inputs["piece"][:] = START
+        return inputs
 
     def prefer(
         self, state: StreamState, tokenizer: Tokenizer, terms: tuple[str, ...], strength: float
@@ -227,10 +234,7 @@ class Engine:
         assert state.window is not None
         state.window.add(audio)
         while (block := state.window.block(last, self.folder.lookahead_chunks)) is not None:
-            for name, array in zeros(self._decoder_state).items():
-                state.decoder[name][...] = array
-            state.decoder["piece"][:] = START
-            state.matches = NO_MATCH
+            state.decoder, state.matches = self._decoder_start(), NO_MATCH
             for number, encoded in enumerate(self._block_encoder().encode(block, state.delay)):
                 # the silence after a block is no time of the recording
                 shown = min(number, block.chunks - 1 + state.delay)

@@ -26,13 +26,11 @@ import numpy as np
 import soundfile
 import torch
 
-from ..audio import SAMPLE_RATE, Resampler
+from ..audio import SAMPLE_RATE, Resampler, read_audio
 from ..errors import UserError
-from ..evaluate.bootstrap import interval
 from ..evaluate.manifest import Row, read_manifest
-from ..evaluate.wer import edit_alignment, make_normalizer
 from ..events import Final
-from ..files import SOUND_SUFFIXES, sha256
+from ..files import SOUND_SUFFIXES, sha256, write_text
 from ..jsonl import json_lines
 from ..media import open_audio
 from ..modelfolder import open_folder
@@ -44,12 +42,14 @@ from .align.teacher import AlignmentTeacher
 from .checkpoint import save_folder, save_json
 from .config import DataConfig, OptimConfig, to_dict
 from .config.data import AugmentConfig
+from .dev_set import error_rate
 from .export.folder import export_folder, load_reallm
 from .loop import train
 from .model.encode import encode_batch
 from .model.greedy import greedy
 from .model.reallm import ReaLLM
 from .tasks.reallm import ReaLLMConfig, ReaLLMTask
+from .weights import interpolate
 
 # seconds of an utterance; longer recordings with a text are left out, without one they are cut
 SHORTEST, LONGEST = 0.5, 22.0
@@ -426,15 +426,8 @@ def best_share(tried: dict[float, dict[str, float]]) -> float:
 def between(start: ReaLLM, end: ReaLLM, share: float) -> ReaLLM:
     """A model whose weights are a share of the way from those of `start` to those of `end`."""
     model = ReaLLM(start.config)
-    theirs = end.state_dict()
-    model.load_state_dict(
-        {
-            name: value.float().lerp(theirs[name].float(), share).to(value.dtype)
-            if value.is_floating_point()
-            else value
-            for name, value in start.state_dict().items()
-        }
-    )
+    model.load_state_dict(start.state_dict())
+    interpolate(model, end, share)
     return model.eval()
 
 
@@ -445,7 +438,7 @@ def written(model: ReaLLM, tokenizer: Tokenizer, rows: Sequence[Row]) -> list[st
     delay = config.default_delay if config.file_delay is None else config.file_delay
     texts = []
     for row in rows:
-        audio = torch.from_numpy(_audio(row.audio))[None]
+        audio = torch.from_numpy(read_audio(row.audio))[None]
         length = torch.tensor([audio.shape[1]])
         frames = encode_batch(model.encoder, audio, length, max(config.delays), False, delay)
         chunks = -(-length // config.chunk_samples) + delay
@@ -454,33 +447,13 @@ def written(model: ReaLLM, tokenizer: Tokenizer, rows: Sequence[Row]) -> list[st
     return texts
 
 
-def _audio(path: Path) -> np.ndarray:
-    source = open_audio(path)
-    try:
-        resampler = Resampler(source.rate)
-        parts = [resampler.push(block) for block in source.blocks(10.0)]
-        return np.concatenate([*parts, resampler.push(np.zeros(0, np.float32), last=True)])
-    finally:
-        source.close()
-
-
 def _rate(rows: Sequence[Row], hypotheses: Sequence[str]) -> Rate:
-    normalize = make_normalizer("librispeech")
-    counts = [
-        edit_alignment(normalize(row.text).split(), normalize(text).split()).counts
-        for row, text in zip(rows, hypotheses, strict=True)
-    ]
-    errors, words = [c.errors for c in counts], [c.words for c in counts]
-    if not sum(words):
-        return Rate(0.0, 0.0, 0.0, len(rows))
-    return Rate(100 * sum(errors) / sum(words), *interval(errors, words), len(rows))
+    found = error_rate([row.text for row in rows], list(hypotheses))
+    return Rate(found["wer"], found["wer_low"], found["wer_high"], len(rows))
 
 
 def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    temporary = path.with_name(path.name + ".part")
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _folder_items(folder: Path) -> Iterator[tuple[str, Path, str | None]]:

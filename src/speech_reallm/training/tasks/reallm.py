@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...errors import UserError
 from ...text import normalize_for_training
-from ..config import ModelConfig, RunConfig, to_dict
+from ..config import ModelConfig, RunConfig
 from ..data.collate import pad_audio, pad_integers, pad_rows, pad_to_chunks, present
 from ..data.frame_cache import FrameCache
 from ..data.labels import Labels
@@ -34,15 +34,15 @@ from ..objectives.base import IGNORE, ModelOutput, Objective
 from ..objectives.cross_entropy import CrossEntropy, piece_accuracy
 from ..objectives.frame_distillation import FrameDistillation
 from ..objectives.soft_labels import SoftLabels
-from ..streaming_dev import StreamingDev
 from ..targets.dynamic_oracle import dynamic_oracle
 from ..targets.interleaving import Interleaved, interleave
 from ..targets.labels import end_chunks
 from ..targets.perturbation import perturb
 from ..teacher_forcing import random_pieces, scheduled_sampling
 from ..weights import interpolate
-from .base import Content, Task, load_tokenizer, started, total_loss
+from .base import load_tokenizer, started, total_loss
 from .lm import TextBatch
+from .streaming import StreamingTask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +131,7 @@ class ReaLLMBatch:
     num_targets: int
 
 
-class ReaLLMTask(Task):
+class ReaLLMTask(StreamingTask):
     """task: reallm"""
 
     config: ReaLLMConfig
@@ -170,11 +170,7 @@ class ReaLLMTask(Task):
                 FrameDistillation(config.frame_distillation_weight),
             ]
         self.source = self._source()
-        self.dev = None
-        if config.data.dev:
-            self.dev = StreamingDev(
-                config.data, self.tokenizer, frozen=bool(config.cache), bf16=config.optim.bf16
-            )
+        self.dev = self.dev_set(config, self.tokenizer, frozen=bool(config.cache))
 
     def _load_teacher(self) -> OfflineTeacher:
         config, decoder = self.config, self.model.decoder
@@ -281,14 +277,7 @@ class ReaLLMTask(Task):
             output = ModelOutput(logits=self.model.decoder.text_logits(batch.pieces).float())
             return total_loss(self.text_objectives, output, batch)[0], {}
         encoder = self.model.encoder
-        augment = self.augment if self.augment and self.training else None
-        if batch.in_blocks:
-            frames = self._block_frames(batch)
-        elif batch.audio is not None:
-            frames = encoder(batch.audio, augment=augment, delay=batch.encoder_delay)
-        else:
-            assert batch.frames is not None
-            frames = augment(batch.frames) if augment else batch.frames
+        frames = self._block_frames(batch) if batch.in_blocks else self.frames_of(batch)
         logits = self._logits(frames, batch, self._fed(frames, batch) if self.training else batch.pieces)
         output = ModelOutput(logits=logits)
         objectives: list[Objective] = [self.cross_entropy]
@@ -333,18 +322,3 @@ class ReaLLMTask(Task):
         if config.piece_noise_prob:
             pieces = random_pieces(pieces, config.piece_noise_prob, self.model_config.vocab_size)
         return pieces
-
-    # -- evaluation
-
-    def evaluate(self) -> dict[str, float]:
-        if self.dev is None:
-            return {"score": 0.0}
-        rates = self.dev.error_rate(self.model)
-        return {"score": rates["wer"], **rates}
-
-    def artifacts(self) -> dict[str, Content]:
-        return {
-            "model.safetensors": dict(self.model.state_dict()),
-            "model.json": to_dict(self.model_config),
-            self.tokenizer.file_name: self.tokenizer.path.read_bytes(),
-        }

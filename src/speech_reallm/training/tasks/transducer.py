@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import UserError
 from ...text import clean_cased, normalize_for_training
-from ..config import ModelConfig, RunConfig, to_dict
+from ..config import ModelConfig, RunConfig
 from ..data.collate import pad_audio, pad_integers, pad_rows, pad_to_chunks, present
 from ..data.frame_cache import FrameCache
 from ..data.sources.audio import AudioSource
@@ -22,8 +22,8 @@ from ..model.decoders.transducer import TransducerDecoder
 from ..model.reallm import ReaLLM
 from ..objectives.base import ModelOutput
 from ..objectives.transducer import TransducerLoss
-from ..streaming_dev import StreamingDev
-from .base import Content, Task, load_tokenizer, started, total_loss
+from .base import load_tokenizer, started, total_loss
+from .streaming import StreamingTask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +66,7 @@ class TransducerBatch:
     num_targets: int
 
 
-class TransducerTask(Task):
+class TransducerTask(StreamingTask):
     """task: transducer"""
 
     config: TransducerConfig
@@ -86,11 +86,7 @@ class TransducerTask(Task):
         self.augment = SpecAugment(config.data.augment)
         self.objectives = [TransducerLoss(blank_id=config.model.blank_id)]
         self.source = self._source()
-        self.dev = None
-        if config.data.dev:
-            self.dev = StreamingDev(
-                config.data, self.tokenizer, frozen=bool(config.cache), bf16=config.optim.bf16
-            )
+        self.dev = self.dev_set(config, self.tokenizer, frozen=bool(config.cache))
 
     def _source(self) -> BatchSource:
         config, model, share = self.config, self.model_config, rank_and_world_size()
@@ -125,26 +121,8 @@ class TransducerTask(Task):
         )
 
     def forward(self, batch: TransducerBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        augment = self.augment if self.augment and self.training else None
-        if batch.audio is not None:
-            frames = self.model.encoder(batch.audio, augment=augment, delay=batch.encoder_delay)
-        else:
-            assert batch.frames is not None
-            frames = augment(batch.frames) if augment else batch.frames
+        frames = self.frames_of(batch)
         speech = self.model.embed_speech(frames, batch.delay)[:, : int(batch.lengths.max())]
         logits = self.decoder[0].lattice_logits(speech, batch.pieces).float()
         output = ModelOutput(logits=logits, lengths=batch.lengths)
         return total_loss(self.objectives, output, batch)[0], {}
-
-    def evaluate(self) -> dict[str, float]:
-        if self.dev is None:
-            return {"score": 0.0}
-        rates = self.dev.error_rate(self.model)
-        return {"score": rates["wer"], **rates}
-
-    def artifacts(self) -> dict[str, Content]:
-        return {
-            "model.safetensors": dict(self.model.state_dict()),
-            "model.json": to_dict(self.model_config),
-            self.tokenizer.file_name: self.tokenizer.path.read_bytes(),
-        }

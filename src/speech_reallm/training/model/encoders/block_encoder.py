@@ -32,10 +32,7 @@ class BlockEncoder(WaveformEncoder):
         """
         per = self.frames_per_chunk
         if self.high_pass is not None:
-            # the filter's impulse response, last sample first, is the first column of its matrix
-            response = self.high_pass[:HIGH_PASS_TAPS, 0].reshape(1, 1, -1)
-            padded = F.pad(audio, (HIGH_PASS_TAPS - 1, 0)).unsqueeze(1)
-            audio = F.conv1d(padded, response).squeeze(1)
+            audio = self._filtered(F.pad(audio, (HIGH_PASS_TAPS - 1, 0)))
         y = torch.tanh(self.conv1(F.pad(audio, (PAST, 0)).unsqueeze(1)))
         chunk = y[:, :, OVERLAP:].unflatten(2, (-1, 6 * per))
         gain, offset = self._gains(chunk.mean((1, 3)), chunk.square().mean((1, 3)), inside)
